@@ -1,0 +1,39 @@
+# make paper: everything, from the embedded images to Table 2; make test: every check; make lab: the notebooks
+PYTHON ?= python3.11
+DATA := fashion-mnist-lt
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: paper test lab sync notebooks lock
+
+paper: .venv/installed
+	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local --config dataset=$(DATA)
+	@cat figures/$(DATA)/table2.md figures/$(DATA)/findings.md
+
+test: .venv/installed
+	python tests/in_sync.py
+	ruff check
+	nbdev_test --timing
+	pytest -q
+
+lab: .venv/installed
+	jupyter lab nbs
+
+# After an edit: notebooks -> fashion_vae/, and notebooks cleaned
+sync: .venv/installed
+	nbdev_clean
+	nbdev_export
+
+# The committed outputs: run every notebook where it stands, without progress bars
+notebooks: .venv/installed
+	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb
+	$(MAKE) sync
+
+# New versions of everything, with hashes; needs uv
+lock:
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra dev setup.py -o requirements.lock
+
+.venv/installed: requirements.lock settings.ini setup.py
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

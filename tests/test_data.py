@@ -1,0 +1,97 @@
+import shutil
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
+
+from fashion_vae import data
+from fashion_vae.store import BadInput
+
+
+def test_embedded_file_is_made_from_fashion_mnist(fashion_mnist, tmp_path):
+    data.embed_fashion_mnist(fashion_mnist, tmp_path / "again.npz")
+    with np.load(tmp_path / "again.npz") as again, np.load(files("fashion_vae") / "fashion_mnist_lt.npz") as kept:
+        assert sorted(again.files) == sorted(kept.files)
+        assert all(np.array_equal(again[name], kept[name]) for name in kept.files)
+
+
+def test_test_images_come_from_the_test_files_alone(fashion_mnist):
+    images = data.load()
+    theirs = {p.tobytes() for p in data._read_idx(fashion_mnist / "t10k-images-idx3-ubyte.gz")}
+    ours = [p.tobytes() for p in images.pixels]
+    assert all((p in theirs) == (phase == 2) for p, phase in zip(ours, images.phase, strict=True))
+    assert len(set(ours)) == len(ours)
+
+
+def test_embedded_file_is_small_and_has_its_licence():
+    assert (files("fashion_vae") / "fashion_mnist_lt.npz").stat().st_size <= 6_000_000
+    assert "MIT" in (files("fashion_vae") / "fashion_mnist_LICENSE.txt").read_text()
+
+
+def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "fashion_mnist_lt.npz"
+    shutil.copy(files("fashion_vae") / file.name, file)
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(BadInput, match="damaged"):
+        data.load()
+
+
+def test_unknown_data_set():
+    with pytest.raises(BadInput, match=r"dataset = 'fashion-mnist'.*did you mean fashion-mnist-lt\?"):
+        data.load("fashion-mnist")
+
+
+@pytest.mark.parametrize("draw", range(5))
+def test_draws_are_nested_and_leave_the_majority_and_the_test_set_alone(draw):
+    images = data.load()
+    shots = [data.few_shot(images, n_f, draw, 4) for n_f in (5, 10, 30, 50)]
+    for shot, n_f in zip(shots, (5, 10, 30, 50), strict=True):
+        few = shot.is_minority(images.labels[shot.train])
+        assert few.sum() == 4 * n_f and (~few).sum() == 6 * 555
+        assert shot.is_minority(images.labels[shot.val]).sum() == 4 * min(n_f, 47)
+        assert np.array_equal(np.sort(shot.test), np.flatnonzero(images.phase == 2))
+        assert not set(shot.train) & set(shot.val)
+    for small, large in zip(shots, shots[1:], strict=False):
+        assert small.minority == large.minority
+        assert set(small.train) < set(large.train) and set(small.val) <= set(large.val)
+
+
+def test_the_committed_draws_are_the_ones_drawn(root):
+    kept = pd.read_csv(root / "results" / "fashion-mnist-lt" / "draws-m4.csv", index_col="draw")
+    classes = data.load().classes
+    for draw, line in kept.iterrows():
+        assert [classes[c] for c in data.minority_classes(classes, 4, draw)] == line.tolist()
+
+
+@pytest.mark.parametrize("n_f", [0, -1, 556])
+def test_n_f_out_of_range(n_f):
+    with pytest.raises(BadInput, match=f"n_f = {n_f}: .* has 555 training images"):
+        data.few_shot(data.load(), n_f, 0, 4)
+
+
+@pytest.mark.parametrize("m", [0, 10])
+def test_minority_count_out_of_range(m):
+    with pytest.raises(BadInput, match=f"minority = {m}: allowed is a whole number from 1 to 9"):
+        data.few_shot(data.load(), 5, 0, m)
+
+
+def test_measures_against_scikit_learn():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 6, 500)
+    predicted = np.where(rng.random(500) < 0.6, y, rng.integers(0, 6, 500))
+    ours = data.scores(data.confusion(y, predicted, 6), (1, 4))
+    few = np.isin(y, (1, 4))
+    assert ours["acc"] == pytest.approx(accuracy_score(y, predicted))
+    assert ours["minority"] == pytest.approx(accuracy_score(y[few], predicted[few]))
+    assert ours["majority"] == pytest.approx(accuracy_score(y[~few], predicted[~few]))
+    assert ours["mean_recall"] == pytest.approx(balanced_accuracy_score(y, predicted))
+    assert ours["worst_class"] == pytest.approx(recall_score(y, predicted, average=None).min())
+
+
+def test_acc_h_is_zero_when_a_side_is():
+    assert data.scores(np.array([[5, 0], [3, 0]]), (1,))["acc_h"] == 0

@@ -1,0 +1,93 @@
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import papermill
+import pytest
+
+from fashion_vae.results import Report
+from fashion_vae.store import Point, Split
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+MODELS = {"00_data": Split, "01_backbone": Point, "02_vae": Point, "03_classifier": Point, "04_results": Report}
+
+
+def cells(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_one_parameters_cell_after_cleaning(path, tmp_path):
+    copy = tmp_path / "nbs" / path.name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    (tmp_path / "settings.ini").write_bytes((ROOT / "settings.ini").read_bytes())
+    subprocess.run(["nbdev_clean", "--fname", str(copy)], cwd=tmp_path, check=True)
+    tagged = [c for c in cells(copy) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0]["source"]:
+        assert re.fullmatch(r"\w+: (str|int) = (\d+|\"[^\"]*\")  # .+\n?", line)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_notebooks_parameters_are_its_models(name):
+    given = papermill.inspect_notebook(str(ROOT / "nbs" / f"{name}.ipynb"))
+    fields = MODELS[name].model_fields
+    assert given.keys() <= fields.keys()
+    assert {k: v["default"].strip('"') for k, v in given.items() if k != "arms"} == {k: str(fields[k].default) for k in given if k != "arms"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_committed_notebooks_are_fit_to_read(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 1_000_000
+    assert "<script" not in text and not re.search(r"/(home|root|tmp)/", text)
+    outputs = [o for c in cells(path) if c["cell_type"] == "code" for o in c["outputs"]]
+    assert outputs and not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+
+def test_wrong_parameters_end_a_run_before_any_training(tmp_path):
+    wrong = {
+        "nf 30": "parameter name = 'nf'.*did you mean n_f",
+        "n_f 2.5": "parameter n_f = 2.5: allowed is a whole number",
+        "n_f 600": "parameter n_f = 600: .* has 555 training images",
+        "arms vae": "parameter arms: 'vae'",
+        "backbone vgg": "parameter backbone = 'vgg': allowed are",
+        "runs settings.ini/x": "cannot be written",
+    }
+
+    def run(item):
+        n, (given, message) = item
+        command = ["papermill", "--no-progress-bar", "nbs/03_classifier.ipynb", str(tmp_path / f"{n}.ipynb"), "-p", *given.split()]
+        if not given.startswith("runs"):
+            command += ["-p", "runs", str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1]
+        return done.returncode != 0 and re.search("BadInput: .*" + message, last), last
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(run, enumerate(wrong.items())))
+    assert all(ok for ok, _ in answers), [last for ok, last in answers if not ok]
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_wheel_carries_the_images(tmp_path):
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(pip, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    code = "import sys; sys.path.insert(0, 'site'); from fashion_vae.data import load, __file__ as f; print(f, len(load().pixels))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "site" in done.stdout and done.stdout.endswith(" 9260\n")
+
+
+def test_the_grid_has_the_jobs_it_should():
+    command = ["snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "--dry-run", "--forceall", "--quiet", "--nolock"]
+    for more, points in (([], 12), (["--config", "draws=5", "seeds=2"], 40)):
+        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert re.search(rf"total\s+{3 * points + 4}\b", done.stdout + done.stderr)

@@ -1,0 +1,140 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from fashion_vae import store
+from fashion_vae.store import BadInput, Point, Split, parameters, stage, write_whole
+
+
+def build():
+    return {"x": np.arange(6.0, dtype=np.float32).reshape(2, 3)}, {"made": time.time_ns()}
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "x", True, None])
+def test_a_wrong_n_f_is_named(bad):
+    with pytest.raises(BadInput, match=r"^parameter n_f = .*: allowed is a whole number from 1"):
+        parameters({"n_f": bad}, Point)
+
+
+def test_an_unknown_parameter_is_named():
+    with pytest.raises(BadInput, match=r"^parameter name = 'nf': allowed are .*did you mean n_f\?"):
+        parameters({"n_f": 10, "nf": 30, "In": [], "_private": 1, "CONSTANT": 2}, Split)
+
+
+def test_a_stage_is_built_once(tmp_path):
+    (a, first), (b, again) = stage("toy", {"k": 1}, build, tmp_path), stage("toy", {"k": 1}, build, tmp_path)
+    assert first == again and np.array_equal(a["x"], b["x"])
+    assert stage("toy", {"k": 2}, build, tmp_path)[1] != first
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_stage_is_made_again(tmp_path, suffix, harm):
+    first = stage("toy", {}, build, tmp_path)[1]
+    file = next(tmp_path.glob(f"*{suffix}"))
+    raw = bytearray(file.read_bytes())
+    raw[raw.index(b'"made"') + 8 if suffix == ".json" else -1] ^= 1
+    file.write_bytes({"flip": raw, "cut": raw[: len(raw) // 2], "empty": b"", "gone": b""}[harm])
+    if harm == "gone":
+        file.unlink()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mended = stage("toy", {}, build, tmp_path)[1]
+    assert mended != first
+    assert [str(w.message) for w in caught if "damaged" in str(w.message)] or harm == "gone"
+    assert stage("toy", {}, build, tmp_path)[1] == mended
+
+
+def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
+    file = tmp_path / "row.json"
+    write_whole(file, b"old")
+    monkeypatch.setattr(store.os, "replace", lambda a, b: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(file, b"new")
+    assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["row.json"]
+
+
+SLOW = """
+import sys, time, numpy as np
+from pathlib import Path
+from fashion_vae.store import stage
+def build():
+    Path(sys.argv[1], "begun").touch()
+    time.sleep(float(sys.argv[2]))
+    with open(Path(sys.argv[1], "built"), "a") as f:
+        f.write("once ")
+    return {"x": np.zeros(3)}, {}
+stage("toy", {}, build, Path(sys.argv[1]))
+"""
+
+
+def start(folder, seconds):
+    (folder / "slow.py").write_text(SLOW)
+    return subprocess.Popen([sys.executable, folder / "slow.py", folder, str(seconds)])
+
+
+def test_a_killed_run_leaves_nothing_and_no_lock(tmp_path):
+    run = start(tmp_path, 60)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert start(tmp_path, 0).wait() == 0
+    assert (tmp_path / "built").read_text() == "once "
+
+
+def test_four_that_need_a_stage_compute_it_once(tmp_path):
+    assert [run.wait() for run in [start(tmp_path, 0.5) for _ in range(4)]] == [0] * 4
+    assert (tmp_path / "built").read_text() == "once "
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="runs = .*cannot be written"):
+        store.output_folder("runs", str(tmp_path / "file" / "runs"))
+
+
+def helper():
+    return 1
+
+
+def outer():
+    "A docstring."
+    return helper() + LIMIT
+
+
+LIMIT = 3
+
+
+def test_the_fingerprint_follows_functions_and_constants(monkeypatch):
+    before = store.fingerprint(outer) if store._ours(outer) else None
+    monkeypatch.setattr(outer, "__module__", "__main__")
+    monkeypatch.setattr(helper, "__module__", "__main__")
+    before = store.fingerprint(outer)
+    monkeypatch.setitem(globals(), "LIMIT", 4)
+    with_limit = store.fingerprint(outer)
+
+    def helper2():
+        return 2
+
+    helper2.__module__ = "__main__"
+    monkeypatch.setitem(globals(), "helper", helper2)
+    assert len({before, with_limit, store.fingerprint(outer)}) == 3
+
+
+def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
+    point = Point(runs=str(tmp_path))
+    for seconds in (1.0, 2.0):
+        store.write_row(point, "plain", {"confusion": {"test": [[1]]}}, seconds)
+        row = (tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.json").read_bytes()
+        assert row.count(b"\n") == 1 and b"seconds" not in row
+        run = json.loads((tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.run.json").read_bytes())
+        assert run["seconds"] == seconds and run["revision"]
