@@ -1,4 +1,5 @@
 "What pip needs, read from settings.ini."
+
 from configparser import ConfigParser
 from pathlib import Path
 

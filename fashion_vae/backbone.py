@@ -12,18 +12,20 @@ import hashlib
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import pyplot as plt
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .data import FewShot, calibration_bins, confusion, few_shot, load, repeated
-from .store import BadInput, Point, Strict, one_of, output_folder, stage, write_row
+from .data import FewShot, calibration_bins, confusion, repeated, shot_of
+from .store import BadInput, Point, Strict, one_of, stage, stages_folder, write_row
 
 # %% ../nbs/01_backbone.ipynb #0729997c
 class BackboneConfig(Strict):
@@ -69,9 +71,11 @@ def resnet_small(
 
     channels = [16, 16, 32, 64, width]
     layers = [nn.Conv2d(1, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()]
-    for i, (a, b) in enumerate(zip(channels, channels[1:])):
+    for i, (a, b) in enumerate(pairwise(channels)):
         stride = 1 if i == 0 else 2
-        shortcut = nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b)) if a != b else None
+        shortcut = (
+            nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b)) if a != b else None
+        )
         layers.append(BasicBlock(a, b, stride, shortcut))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -80,7 +84,9 @@ def _weights(net: nn.Module, weights: str) -> nn.Module:
     "Load weights from a file of tensors; raises `BadInput` if it is not there, holds code, or does not fit."
     path = Path(weights)
     if not path.is_file():
-        raise BadInput(f"parameter weights = {weights!r}: neither none, a torchvision weights name, nor a file")
+        raise BadInput(
+            f"parameter weights = {weights!r}: neither none, a torchvision weights name, nor a file"
+        )
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         net.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
@@ -183,8 +189,14 @@ def epoch_means(
     if bad.any():
         first = int(bad.nonzero()[0])
         said = ", ".join(f"{n} = {v:.3g}" for n, v in zip(names, values[first].tolist(), strict=True))
-        why = "the learning rate is too high" if first or epoch > 1 else "the input is not finite, or the learning rate is too high"
-        raise FloatingPointError(f"{name}: not finite in epoch {epoch}, batch {first + 1} ({said}); likely {why}")
+        why = (
+            "the learning rate is too high"
+            if first or epoch > 1
+            else "the input is not finite, or the learning rate is too high"
+        )
+        raise FloatingPointError(
+            f"{name}: not finite in epoch {epoch}, batch {first + 1} ({said}); likely {why}"
+        )
     return dict(zip(names, values.mean(0).tolist(), strict=True))
 
 # %% ../nbs/01_backbone.ipynb #905203ca
@@ -228,21 +240,30 @@ def fine_tune(
 
     def validate(epoch: int) -> dict:
         logits = forward(net, data.pixels[shot.val], config)
-        return {"loss": F.cross_entropy(logits, y_val).item(), "acc": (logits.argmax(1) == y_val).float().mean().item()}
+        return {
+            "loss": F.cross_entropy(logits, y_val).item(),
+            "acc": (logits.argmax(1) == y_val).float().mean().item(),
+        }
 
     def order() -> Tensor:
         return images[torch.randperm(len(images), generator=g)]
 
-    optimiser = torch.optim.SGD(net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True)
+    optimiser = torch.optim.SGD(
+        net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
+    )
     schedule = one_cycle(optimiser, config, len(images))
-    history = fit(net, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"backbone k={k}")
+    history = fit(
+        net, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"backbone k={k}"
+    )
     return net, history
 
 # %% ../nbs/01_backbone.ipynb #0dca2853
 def one_cycle(optimiser, config: Strict, n: int):  # n: images of an epoch
     "Learning rate up to config.lr and down to zero, once over all batches."
     steps = config.epochs * len(batches(torch.arange(n), config.batch))
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, steps, pct_start=config.warmup, cycle_momentum=False)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.lr, steps, pct_start=config.warmup, cycle_momentum=False
+    )
 
 
 @torch.no_grad()
@@ -264,9 +285,11 @@ def forward(
 def _train_backbone(point: Point, k: int, config: BackboneConfig) -> tuple[dict, dict]:
     "Train and extract: arrays and record of a backbone stage."
     torch.set_num_threads(point.threads)
-    shot = few_shot(load(point.dataset), point.n_f, point.draw, point.minority)
+    shot = shot_of(point)
     g, start = generator(point.seed, "backbone"), time.perf_counter()
-    net, history = fine_tune(seeded(lambda: make_backbone(point.backbone, point.weights), g), shot, k, config, point.seed)
+    net, history = fine_tune(
+        seeded(lambda: make_backbone(point.backbone, point.weights), g), shot, k, config, point.seed
+    )
     arrays = {f"net.{name}": w.numpy() for name, w in net.state_dict().items()}
     for phase in ("train", "val", "test"):
         x = forward(net[0], shot.data.pixels[getattr(shot, phase)], config)
@@ -290,8 +313,8 @@ def backbone_stage(
 ) -> tuple[dict[str, np.ndarray], dict]:  # x.*, logits.* for train, val, test, and net.*; record with history
     "Stage 1, from runs/stages or trained now."
     config = backbone_config(point.backbone)
-    folder = output_folder("runs", point.runs) / "stages" / point.dataset
-    return stage("backbone", stage_config(point, config, k=k), lambda: _train_backbone(point, k, config), folder)
+    what = stage_config(point, config, k=k)
+    return stage("backbone", what, lambda: _train_backbone(point, k, config), stages_folder(point))
 
 # %% ../nbs/01_backbone.ipynb #f5b531d1
 def outcome(
@@ -305,7 +328,9 @@ def outcome(
         "classes": shot.data.classes,
         "minority_classes": [shot.data.classes[c] for c in shot.minority],
         "train_images": counts.tolist(),
-        "confusion": {p: confusion(y[p], v.argmax(1), len(shot.data.classes)).tolist() for p, v in logits.items()},
+        "confusion": {
+            p: confusion(y[p], v.argmax(1), len(shot.data.classes)).tolist() for p, v in logits.items()
+        },
         "calibration": calibration_bins(torch.from_numpy(logits["test"]).softmax(1).numpy(), y["test"]),
     }
 
@@ -319,7 +344,7 @@ def fine_tuned(
 ) -> dict:  # the arm's row
     "Run one fine-tuning arm and write its row; raises `BadInput` for an unknown arm."
     k = REPEATS[one_of("parameter arms", arm, REPEATS)]
-    shot = few_shot(load(point.dataset), point.n_f, point.draw, point.minority)
+    shot = shot_of(point)
     arrays, record = backbone_stage(point, k)
     row = outcome(shot, {p: arrays[f"logits.{p}"] for p in ("val", "test")})
     row |= {"config": stage_config(point, backbone_config(point.backbone), k=k), "history": record["history"]}
@@ -331,8 +356,6 @@ def plot_accuracy(
     ax=None,
 ):  # matplotlib Axes
     "Validation accuracy by epoch, the kept epoch marked."
-    from matplotlib import pyplot as plt
-
     ax = ax or plt.subplots(figsize=(5, 2.8))[1]
     for i, row in enumerate(rows):
         acc = [100 * h["val_acc"] for h in row["history"]]

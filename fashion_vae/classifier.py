@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .backbone import backbone_config, fit, generator, one_cycle, outcome, seeded, stage_config
-from .data import FewShot, few_shot, load, repeated
-from .store import BadInput, Point, Strict, output_folder, write_row
+from .data import FewShot, repeated, shot_of
+from .store import BadInput, Point, Strict, write_row
 from .vae import sample_latents, vae_config, vae_stage
 
 # %% ../nbs/03_classifier.ipynb #4a6e3ba3
@@ -42,7 +42,9 @@ def parse_arm(
     "Split an arm's name; raises `BadInput` unless it is crt, mu or vae and a k of at least 1."
     match = re.fullmatch(rf"({'|'.join(INPUTS)})([1-9]\d*)", arm)
     if not match:
-        raise BadInput(f"parameter arms: {arm!r}; allowed are {', '.join(f'{k}<k>' for k in INPUTS)}, as in vae30")
+        raise BadInput(
+            f"parameter arms: {arm!r}; allowed are {', '.join(f'{k}<k>' for k in INPUTS)}, as in vae30"
+        )
     return match[1], int(match[2])
 
 # %% ../nbs/03_classifier.ipynb #21388f0a
@@ -67,9 +69,14 @@ def train_head(
     latents: dict[str, np.ndarray],  # stage 2's arrays: x, mu, logvar of train, val, test
     config: HeadConfig,
     seed: int,
-) -> tuple[dict[str, np.ndarray], list[dict]]:  # logits of val and test, best epoch by validation accuracy; history
+) -> tuple[
+    dict[str, np.ndarray], list[dict]
+]:  # logits of val and test, best epoch by validation accuracy; history
     "Stage 3: a linear layer on frozen features (section 3.3)."
-    get = {p: [torch.from_numpy(latents[f"{a}.{p}"]) for a in ("x", "mu", "logvar")] for p in ("train", "val", "test")}
+    get = {
+        p: [torch.from_numpy(latents[f"{a}.{p}"]) for a in ("x", "mu", "logvar")]
+        for p in ("train", "val", "test")
+    }
     y, y_val = (torch.from_numpy(shot.data.labels[i]) for i in (shot.train, shot.val))
     still = {p: head_input(kind, *get[p], None) for p in ("val", "test")}
     g, noise = generator(seed, "head", k), generator(seed, "z", k)
@@ -81,14 +88,19 @@ def train_head(
 
     def validate(epoch: int) -> dict:
         logits = head(still["val"])
-        return {"loss": F.cross_entropy(logits, y_val).item(), "acc": (logits.argmax(1) == y_val).float().mean().item()}
+        return {
+            "loss": F.cross_entropy(logits, y_val).item(),
+            "acc": (logits.argmax(1) == y_val).float().mean().item(),
+        }
 
     def order() -> Tensor:
         return images[torch.randperm(len(images), generator=g)]
 
     optimiser = torch.optim.SGD(head.parameters(), config.lr, config.momentum)
     schedule = one_cycle(optimiser, config, len(images))
-    history = fit(head, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"{kind}{k}")
+    history = fit(
+        head, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"{kind}{k}"
+    )
     return {p: head(v).detach().numpy() for p, v in still.items()}, history
 
 # %% ../nbs/03_classifier.ipynb #c3ca4e6f
@@ -98,13 +110,17 @@ def retrained(
 ) -> dict:  # the arm's row
     "Run one arm of stage 3 and write its row; stages 1 and 2 are trained if they are missing."
     kind, k = parse_arm(arm)
-    shot = few_shot(load(point.dataset), point.n_f, point.draw, point.minority)
+    shot = shot_of(point)
     latents, _ = vae_stage(point)
     torch.set_num_threads(point.threads)
     start = time.perf_counter()
     logits, history = train_head(kind, k, shot, latents, HEAD, point.seed)
-    what = stage_config(point, backbone_config(point.backbone), vae_config(point.backbone), HEAD, k=k, input=INPUTS[kind])
-    return write_row(point, arm, outcome(shot, logits) | {"config": what, "history": history}, time.perf_counter() - start)
+    what = stage_config(
+        point, backbone_config(point.backbone), vae_config(point.backbone), HEAD, k=k, input=INPUTS[kind]
+    )
+    return write_row(
+        point, arm, outcome(shot, logits) | {"config": what, "history": history}, time.perf_counter() - start
+    )
 
 # %% ../nbs/03_classifier.ipynb #f411e69b
 def plot_head_curves(
@@ -116,7 +132,15 @@ def plot_head_curves(
     ax = ax or plt.subplots(figsize=(4.5, 3))[1]
     for i, row in enumerate(rows):
         epoch = [h["epoch"] for h in row["history"]]
-        ax.plot(epoch, [h["loss"] for h in row["history"]], "-", color=f"C{i}", label=f"{row['arm']}, training")
-        ax.plot(epoch, [h["val_loss"] for h in row["history"]], "--", color=f"C{i}", label=f"{row['arm']}, validation")
+        ax.plot(
+            epoch, [h["loss"] for h in row["history"]], "-", color=f"C{i}", label=f"{row['arm']}, training"
+        )
+        ax.plot(
+            epoch,
+            [h["val_loss"] for h in row["history"]],
+            "--",
+            color=f"C{i}",
+            label=f"{row['arm']}, validation",
+        )
     ax.set(xlabel="epoch", ylabel="cross-entropy", title=title, xticks=epoch, ylim=(0, None))
     return ax

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLE_1', 'PHASES', 'EMBEDDED', 'split_counts', 'Images', 'load', 'embed_fashion_mnist', 'hash_rank',
-           'minority_classes', 'FewShot', 'few_shot', 'repeated', 'confusion', 'harmonic', 'scores', 'calibration_bins',
-           'calibration_error', 'arms_table', 'sample_sheet', 'plot_counts']
+           'minority_classes', 'FewShot', 'few_shot', 'shot_of', 'repeated', 'confusion', 'harmonic', 'scores',
+           'calibration_bins', 'calibration_error', 'arms_table', 'sample_sheet', 'plot_counts']
 
 # %% ../nbs/00_data.ipynb #65302c17
 import gzip
@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .store import BadInput, one_of, write_whole
+from .store import BadInput, Split, one_of, write_whole
 
 # %% ../nbs/00_data.ipynb #ec8859b3
 def split_counts(
@@ -30,17 +30,31 @@ def split_counts(
     return train, n - train - test, test
 
 # %% ../nbs/00_data.ipynb #12e7af09
-TABLE_1 = {  # Park 2021, Table 1: training, validation, test; feminine's total, garbled in the scan, is their sum
-    "conservative": (535, 45, 312), "dressy": (501, 43, 292), "ethnic": (508, 43, 296), "fairy": (565, 48, 330),
-    "feminine": (474, 41, 276), "gal": (558, 47, 325), "girlish": (656, 56, 382), "kireime-casual": (623, 53, 363),
-    "lolita": (625, 53, 364), "mode": (628, 54, 366), "natural": (505, 43, 294), "retro": (499, 42, 291),
-    "rock": (483, 41, 282), "street": (610, 52, 355),
-}  # fmt: skip
+# Park 2021, Table 1: training, validation, test. The scan garbles feminine's total; it is their sum.
+TABLE_1 = {
+    "conservative": (535, 45, 312),
+    "dressy": (501, 43, 292),
+    "ethnic": (508, 43, 296),
+    "fairy": (565, 48, 330),
+    "feminine": (474, 41, 276),
+    "gal": (558, 47, 325),
+    "girlish": (656, 56, 382),
+    "kireime-casual": (623, 53, 363),
+    "lolita": (625, 53, 364),
+    "mode": (628, 54, 366),
+    "natural": (505, 43, 294),
+    "retro": (499, 42, 291),
+    "rock": (483, 41, 282),
+    "street": (610, 52, 355),
+}
 
 # %% ../nbs/00_data.ipynb #098633bf
 PHASES = ("train", "val", "test")
 EMBEDDED = {  # data set -> file in the package, SHA-256
-    "fashion-mnist-lt": ("fashion_mnist_lt.npz", "a6bd5f5dde00e7f51c192c4f85bb710e2682134e48672b713844edd6b434a2f2"),
+    "fashion-mnist-lt": (
+        "fashion_mnist_lt.npz",
+        "a6bd5f5dde00e7f51c192c4f85bb710e2682134e48672b713844edd6b434a2f2",
+    ),
 }
 
 
@@ -68,7 +82,9 @@ def load(
     if hashlib.sha256(data).hexdigest() != digest:
         raise BadInput(f"dataset {name}: {file} is damaged (SHA-256 differs); install the package again")
     with np.load(io.BytesIO(data), allow_pickle=False) as f:
-        return Images(name, f["pixels"], f["labels"].astype(np.int64), f["phase"], tuple(f["classes"].tolist()))
+        return Images(
+            name, f["pixels"], f["labels"].astype(np.int64), f["phase"], tuple(f["classes"].tolist())
+        )
 
 # %% ../nbs/00_data.ipynb #b107b6c5
 def _read_idx(path: Path) -> np.ndarray:
@@ -94,17 +110,23 @@ def embed_fashion_mnist(
     n: int = 926,  # images a class
 ) -> None:
     "Write the embedded data set."
-    names = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
+    names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+    names += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
     n_train, n_val, n_test = split_counts(n)
     pixels, labels, phase, seen = [], [], [], set()
-    for prefix, take, phases in (("t10k", n_test, [2] * n_test), ("train", n_train + n_val, [0] * n_train + [1] * n_val)):
+    for prefix, take, phases in (
+        ("t10k", n_test, [2] * n_test),
+        ("train", n_train + n_val, [0] * n_train + [1] * n_val),
+    ):
         x, y = [_read_idx(source / f"{prefix}-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1")]
         for label in range(len(names)):
             pixels.append(x[_first_unseen(x, y, label, take, seen)])
             labels += [label] * take
             phase += phases
     file = io.BytesIO()
-    np.savez_compressed(file, pixels=np.concatenate(pixels), labels=np.uint8(labels), phase=np.uint8(phase), classes=names)
+    np.savez_compressed(
+        file, pixels=np.concatenate(pixels), labels=np.uint8(labels), phase=np.uint8(phase), classes=names
+    )
     write_whole(target, file.getvalue())
 
 # %% ../nbs/00_data.ipynb #59a351ef
@@ -113,7 +135,9 @@ def hash_rank(
     names: list[str],  # of classes or of images
 ) -> np.ndarray:  # (n,) indices of `names`, in the draw's order
     "Shuffle names by the SHA-256 of draw and name."
-    return np.argsort([hashlib.sha256(f"{draw}/{name}".encode()).hexdigest() for name in names], kind="stable")
+    return np.argsort(
+        [hashlib.sha256(f"{draw}/{name}".encode()).hexdigest() for name in names], kind="stable"
+    )
 
 
 def minority_classes(
@@ -147,17 +171,26 @@ def few_shot(
     draw: int,  # the draw's number
     m: int,  # number of minority classes
 ) -> FewShot:
-    "Make `data` imbalanced (section 4.1, Fig. 2); raises `BadInput` if a minority class has fewer than n_f images."
+    "Make `data` imbalanced (section 4.1, Fig. 2); raises `BadInput` if a class has fewer than n_f images."
     few = minority_classes(data.classes, m, draw)
     used = {phase: [] for phase in PHASES}
     for label, name in enumerate(data.classes):
         for phase in PHASES:
-            all_of_them = data.where(label, phase)
-            if label in few and phase == "train" and not 0 < n_f <= len(all_of_them):
-                raise BadInput(f"parameter n_f = {n_f}: {name} has {len(all_of_them)} training images, allowed is 1 to that")
-            order = all_of_them[hash_rank(draw, [f"{name}/{phase}/{i}" for i in range(len(all_of_them))])]
-            used[phase].append(np.sort(order[:n_f]) if label in few and phase != "test" else all_of_them)
+            mine = data.where(label, phase)
+            if label in few and phase == "train" and not 0 < n_f <= len(mine):
+                raise BadInput(
+                    f"parameter n_f = {n_f}: {name} has {len(mine)} training images; allowed is 1 to that"
+                )
+            order = mine[hash_rank(draw, [f"{name}/{phase}/{i}" for i in range(len(mine))])]
+            used[phase].append(np.sort(order[:n_f]) if label in few and phase != "test" else mine)
     return FewShot(data, few, *(np.concatenate(used[phase]) for phase in PHASES))
+
+# %% ../nbs/00_data.ipynb #0c4d3dbe
+def shot_of(
+    split: Split,  # a run's parameters
+) -> FewShot:
+    "The split that a run's parameters name."
+    return few_shot(load(split.dataset), split.n_f, split.draw, split.minority)
 
 # %% ../nbs/00_data.ipynb #1d90c8f3
 def repeated(
@@ -175,7 +208,9 @@ def confusion(
     n_classes: int,  # C
 ) -> np.ndarray:  # (C, C) counts, rows are true classes
     "Count which class was taken for which."
-    return np.bincount(n_classes * np.asarray(y) + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+    return np.bincount(n_classes * np.asarray(y) + predicted, minlength=n_classes**2).reshape(
+        n_classes, n_classes
+    )
 
 
 def harmonic(a: float, b: float) -> float:
@@ -211,8 +246,10 @@ def calibration_bins(
     "What the expected calibration error (Guo et al. 2017) is computed from."
     confidence, right = probabilities.max(1), probabilities.argmax(1) == y
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [[int((bin_of == b).sum()), float(confidence[bin_of == b].sum()), int(right[bin_of == b].sum())]
-            for b in range(bins)]
+    return [
+        [int((bin_of == b).sum()), float(confidence[bin_of == b].sum()), int(right[bin_of == b].sum())]
+        for b in range(bins)
+    ]
 
 
 def calibration_error(bins: list[list[float]]) -> float:  # in [0, 1]
@@ -227,8 +264,13 @@ def arms_table(
     "Measures and recalls of several arms, side by side; * marks the minority classes."
     lines = {}
     for row in rows:
-        counts, few = np.asarray(row["confusion"]["test"]), [row["classes"].index(c) for c in row["minority_classes"]]
-        measures = {k: v for k, v in scores(counts, few).items() if k in ("acc_h", "acc", "majority", "minority")}
+        counts, few = (
+            np.asarray(row["confusion"]["test"]),
+            [row["classes"].index(c) for c in row["minority_classes"]],
+        )
+        measures = {
+            k: v for k, v in scores(counts, few).items() if k in ("acc_h", "acc", "majority", "minority")
+        }
         recall = np.diag(counts) / counts.sum(1)
         names = [c + "*" if i in few else c for i, c in enumerate(row["classes"])]
         lines[row["arm"]] = measures | dict(zip(names, recall.tolist(), strict=True))
@@ -249,8 +291,10 @@ def sample_sheet(
         for axis, i in zip(axes[label], mine, strict=False):
             axis.imshow(data.pixels[i], cmap="gray_r")
         few = label in shot.minority
-        axes[label, 0].text(-0.25, 0.5, name + "*" * few, transform=axes[label, 0].transAxes, ha="right", va="center",
-                            fontweight="bold" if few else "normal")  # fmt: skip
+        at, weight = axes[label, 0].transAxes, "bold" if few else "normal"
+        axes[label, 0].text(
+            -0.25, 0.5, name + "*" * few, transform=at, ha="right", va="center", weight=weight
+        )
     figure.suptitle(f"{data.name}: training images, * minority classes")
     return figure
 
@@ -265,10 +309,15 @@ def plot_counts(
     ax = ax or plt.subplots(figsize=(6, 2.8))[1]
     names = sorted(rows, key=lambda c: (c in minority, list(rows).index(c)))
     colours = ["C1" if c in minority else "C0" for c in names]
-    bars = ax.bar(range(len(names)), [rows[c] for c in names], color=colours, hatch=["//" if c in minority else "" for c in names])
+    bars = ax.bar(
+        range(len(names)),
+        [rows[c] for c in names],
+        color=colours,
+        hatch=["//" if c in minority else "" for c in names],
+    )
     ax.bar_label(bars, fontsize=8)
     ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="training images", title=title)
+    ax.set(ylabel="training images", title=title, ylim=(0, 1.12 * max(rows.values())))
     ax.grid(False, axis="x")
     ax.legend([bars[0], bars[-1]], ["majority", "minority"], loc="upper right", frameon=True)
     return ax

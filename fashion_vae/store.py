@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BadInput', 'one_of', 'Strict', 'Split', 'Point', 'parameters', 'project_root', 'output_folder', 'write_whole',
-           'to_json', 'fingerprint', 'stage', 'versions', 'point_name', 'write_row', 'revision', 'machine']
+           'to_json', 'fingerprint', 'stages_folder', 'stage', 'versions', 'point_name', 'write_row', 'revision',
+           'machine']
 
 # %% ../nbs/05_store.ipynb #21bf9d60
 import ast
@@ -16,7 +17,6 @@ import os
 import platform
 import subprocess
 import textwrap
-import time
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -100,7 +100,7 @@ def parameters(
 
 # %% ../nbs/05_store.ipynb #04c20119
 def project_root() -> Path:  # absolute path
-    "The folder that holds settings.ini, seen from the package or from here; the current folder if there is none."
+    "The folder with settings.ini, seen from the package or from here; without one, the current folder."
     for start in (Path(__file__) if "__file__" in globals() else Path.cwd(), Path.cwd()):
         for folder in (start, *start.absolute().parents):
             if (folder / "settings.ini").is_file():
@@ -142,7 +142,7 @@ def write_whole(
 
 
 def to_json(value) -> bytes:  # one line, UTF-8
-    "JSON as this project writes it: sorted keys, floats to six significant digits, the same bytes every time."
+    "JSON with sorted keys and floats of six significant digits: the same bytes every time."
 
     def short(v):
         if isinstance(v, float):
@@ -161,8 +161,10 @@ def _ours(f) -> bool:
 
 
 def _source(f: FunctionType) -> str:
-    "A function's syntax tree as text: no comments, no positions, no docstrings; a lambda stands in its function's."
-    if f.__name__ == "<lambda>" or f.__code__.co_filename == "<string>":  # the latter: a dataclass's own methods
+    "A function's syntax tree as text, without docstrings; a lambda stands in its function's."
+    if (
+        f.__name__ == "<lambda>" or f.__code__.co_filename == "<string>"
+    ):  # the latter: a dataclass's own methods
         return ""
     tree = ast.parse(textwrap.dedent(inspect.getsource(f)))
     for node in ast.walk(tree):
@@ -193,10 +195,19 @@ def fingerprint(
             todo += [m for m in (*members, *f.__bases__) if not issubclass(f, BaseModel) and callable(m)]
         else:
             reached = {n: f.__globals__[n] for n in _globals_of(f.__code__) if n in f.__globals__}
-            constants = {n: repr(v) for n, v in reached.items() if isinstance(v, (bool, int, float, str, tuple))}
+            constants = {
+                n: repr(v) for n, v in reached.items() if isinstance(v, (bool, int, float, str, tuple))
+            }
             parts[f.__qualname__] = [_source(f), constants]
             todo += reached.values()
     return hashlib.sha256(to_json(parts)).hexdigest()[:16]
+
+# %% ../nbs/05_store.ipynb #fb901339
+def stages_folder(
+    point: Point,
+) -> Path:  # absolute
+    "Where a run keeps its stages; raises `BadInput` if it cannot be written."
+    return output_folder("runs", point.runs) / "stages" / point.dataset
 
 # %% ../nbs/05_store.ipynb #b8057af1
 def _read_stage(
@@ -212,7 +223,9 @@ def _read_stage(
             return load_tensors(data), note["record"]
     except (ValueError, KeyError, TypeError):
         pass
-    warnings.warn(f"{path.name} is damaged (its SHA-256 differs from the one recorded): made again", stacklevel=3)
+    warnings.warn(
+        f"{path.name} is damaged (its SHA-256 differs from the one recorded): made again", stacklevel=3
+    )
 
 # %% ../nbs/05_store.ipynb #2f25e521
 def stage(
@@ -220,7 +233,9 @@ def stage(
     config: dict,  # all the result depends on besides the code, JSON types
     build: Callable,  # () -> (arrays by name, record of JSON types)
     folder: Path,  # where stages are kept
-) -> tuple[dict[str, np.ndarray], dict]:  # arrays and record, kept or just made; record["key"] names the stage
+) -> tuple[
+    dict[str, np.ndarray], dict
+]:  # arrays and record, kept or just made; record["key"] names the stage
     "Return a stage from `folder`, or make it with `build` and keep it there."
     key = hashlib.sha256(to_json([config, fingerprint(build), versions()])).hexdigest()[:16]
     path = folder / f"{kind}-{key}.safetensors"
@@ -275,6 +290,13 @@ def revision() -> str:  # git's short hash, "+" when the tree differs from it, o
 def machine() -> str:  # e.g. "AMD EPYC, 2 cores"
     "The processor's name and the number of cores."
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"

@@ -17,8 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .backbone import backbone_config, backbone_stage, fit, generator, seeded, stage_config
-from .data import few_shot, load
-from .store import Point, Strict, one_of, output_folder, stage, write_row
+from .store import Point, Strict, one_of, stage, stages_folder, write_row
 
 # %% ../nbs/02_vae.ipynb #9ab9cd4f
 class VaeConfig(Strict):
@@ -67,8 +66,12 @@ class BetaVAE(nn.Module):
     def __init__(self, width: int, config: VaeConfig):  # width: D
         super().__init__()
         self.config = config
-        self.encoder = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 2 * config.latents))
-        self.decoder = nn.Sequential(nn.Linear(config.latents, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
+        self.encoder = nn.Sequential(
+            nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 2 * config.latents)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(config.latents, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width)
+        )
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 
@@ -115,7 +118,9 @@ def train_vae(
     "Stage 2; raises `FloatingPointError` if x is not finite or the loss diverges."
     if not x.isfinite().all():
         row = int((~x.isfinite().all(1)).nonzero()[0])
-        raise FloatingPointError(f"vae: the features of training image {row} are not finite; stage 1 has diverged")
+        raise FloatingPointError(
+            f"vae: the features of training image {row} are not finite; stage 1 has diverged"
+        )
     g = generator(seed, "vae")
     vae = seeded(lambda: BetaVAE(x.shape[1], config), g)
     vae.fit_scale(x)
@@ -130,7 +135,16 @@ def train_vae(
         return {k: v.item() for k, v in terms.items()}
 
     optimiser = torch.optim.Adam(vae.parameters(), config.lr, fused=True)
-    history = fit(vae, loss, lambda: torch.randperm(len(x), generator=g), validate, optimiser, config.epochs, config.batch, name="vae")
+    history = fit(
+        vae,
+        loss,
+        lambda: torch.randperm(len(x), generator=g),
+        validate,
+        optimiser,
+        config.epochs,
+        config.batch,
+        name="vae",
+    )
     return vae, history
 
 # %% ../nbs/02_vae.ipynb #05246cea
@@ -172,12 +186,13 @@ def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
 # %% ../nbs/02_vae.ipynb #e6fe279f
 def vae_stage(
     point: Point,
-) -> tuple[dict[str, np.ndarray], dict]:  # x.* standardised, mu.*, logvar.* for train, val, test, and net.*; record
+) -> tuple[
+    dict[str, np.ndarray], dict
+]:  # x.* standardised, mu.*, logvar.* for train, val, test, and net.*; record
     "Stage 2 on the features of the plain backbone, from runs/stages or trained now, stage 1 included."
     config = vae_config(point.backbone)
-    folder = output_folder("runs", point.runs) / "stages" / point.dataset
     what = stage_config(point, backbone_config(point.backbone), config)
-    return stage("vae", what, lambda: _train_stage(point, config), folder)
+    return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
 
 
 def vae_row(point: Point) -> dict:  # the stage's row: history and latent report
@@ -199,8 +214,17 @@ def plot_vae_curves(
     for prefix, line in (("", "-"), ("val_", "--")):
         phase = "validation" if prefix else "training"
         kl = [h["beta"] * h[f"{prefix}kl"] for h in history]
-        ax.plot(epoch, [h[f"{prefix}loss"] for h in history], line, color="C0", lw=1.6, label=f"loss, {phase}")
-        ax.plot(epoch, [h[f"{prefix}recon"] for h in history], line, color="C1", lw=0.9, label=f"reconstruction, {phase}")
+        ax.plot(
+            epoch, [h[f"{prefix}loss"] for h in history], line, color="C0", lw=1.6, label=f"loss, {phase}"
+        )
+        ax.plot(
+            epoch,
+            [h[f"{prefix}recon"] for h in history],
+            line,
+            color="C1",
+            lw=0.9,
+            label=f"reconstruction, {phase}",
+        )
         ax.plot(epoch, kl, line, color="C2", lw=0.9, label=f"beta KL, {phase}")
     ax.set(xlabel="epoch", ylabel="loss", title=title, yscale="log")
     return ax

@@ -13,13 +13,19 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         copy = Path(folder) / ROOT.name
         for name in ("nbs", "fashion_vae"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+            shutil.copytree(
+                ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            )
         for name in ("settings.ini", "pyproject.toml"):
             shutil.copy(ROOT / name, copy)
         for command in ("nbdev_clean", "nbdev_export"):
             subprocess.run([command], cwd=copy, check=True)
         made = [p for folder in ("nbs", "fashion_vae") for p in sorted((copy / folder).glob("*.*"))]
-        differ = [str(p.relative_to(copy)) for p in made if p.read_bytes() != (ROOT / p.relative_to(copy)).read_bytes()]
+        differ = [
+            str(p.relative_to(copy))
+            for p in made
+            if p.read_bytes() != (ROOT / p.relative_to(copy)).read_bytes()
+        ]
     if differ:
         print(f"not clean or not in sync: {', '.join(differ)}; run `make sync`", file=sys.stderr)
     return bool(differ)

@@ -29,7 +29,9 @@ def test_weights_from_a_file(tmp_path):
     net = make_backbone("resnet-small")
     torch.save(net.state_dict(), tmp_path / "w.pt")
     again = make_backbone("resnet-small", str(tmp_path / "w.pt"))
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 class Evil:
@@ -37,10 +39,12 @@ class Evil:
         return (print, ("code ran",))
 
 
-@pytest.mark.parametrize("what", [{"0.weight": torch.zeros(1)}, Evil()], ids=["wrong shape", "pickle with code"])
+@pytest.mark.parametrize(
+    "what", [{"0.weight": torch.zeros(1)}, Evil()], ids=["wrong shape", "pickle with code"]
+)
 def test_weights_that_cannot_be_used(tmp_path, what, capsys):
     torch.save(what, tmp_path / "w.pt")
-    with pytest.raises(BadInput, match="^parameter weights = "):
+    with pytest.raises(BadInput, match=r"^parameter weights = "):
         make_backbone("resnet-small", str(tmp_path / "w.pt"))
     assert "code ran" not in capsys.readouterr().out
 
@@ -64,21 +68,33 @@ def test_the_best_epoch_is_kept():
     def loss(i, epoch):
         return {"loss": net.weight.square().sum()}
 
-    history = fit(net, loss, lambda: torch.arange(4), validate, torch.optim.SGD(net.parameters(), 0.1), 4, 2, best="acc")
+    history = fit(
+        net, loss, lambda: torch.arange(4), validate, torch.optim.SGD(net.parameters(), 0.1), 4, 2, best="acc"
+    )
     assert net.weight.item() == seen[1] != seen[2]
     assert [h["val_acc"] for h in history] == [0.1, 0.9, 0.9, 0.2]
 
 
 def test_the_same_seed_gives_the_same_bits():
     shot, config = dozen(28), BACKBONES["resnet-small"].model_copy(update={"epochs": 2, "batch": 6})
-    runs = [fine_tune(seeded(backbone.resnet_small, backbone.generator(s)), shot, 2, config, s)[0].state_dict() for s in (0, 0, 1)]
-    same = [[torch.equal(a, b) for a, b in zip(runs[0].values(), run.values(), strict=True)] for run in runs[1:]]
+    runs = [
+        fine_tune(seeded(backbone.resnet_small, backbone.generator(s)), shot, 2, config, s)[0].state_dict()
+        for s in (0, 0, 1)
+    ]
+    same = [
+        [torch.equal(a, b) for a, b in zip(runs[0].values(), run.values(), strict=True)] for run in runs[1:]
+    ]
     assert all(same[0]) and not all(same[1])
 
 
 def test_a_diverging_run_says_where():
-    shot, config = dozen(28), BACKBONES["resnet-small"].model_copy(update={"epochs": 3, "batch": 6, "lr": 1e30})
-    with pytest.raises(FloatingPointError, match=r"not finite in epoch \d, batch \d .*learning rate is too high"):
+    shot, config = (
+        dozen(28),
+        BACKBONES["resnet-small"].model_copy(update={"epochs": 3, "batch": 6, "lr": 1e30}),
+    )
+    with pytest.raises(
+        FloatingPointError, match=r"not finite in epoch \d, batch \d .*learning rate is too high"
+    ):
         fine_tune(backbone.resnet_small(), shot, 1, config, seed=0)
 
 

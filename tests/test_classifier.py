@@ -15,7 +15,11 @@ def toy(n: int = 300, seed: int = 0) -> tuple[FewShot, dict]:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
     x = np.float32(rng.normal(size=(n, 5)) + np.eye(3, 5)[y])
-    shot = FewShot(Images("toy", np.zeros((n, 1, 1), np.uint8), y, np.zeros(n), ("a", "b", "c")), (2,), *[np.arange(n)] * 3)
+    shot = FewShot(
+        Images("toy", np.zeros((n, 1, 1), np.uint8), y, np.zeros(n), ("a", "b", "c")),
+        (2,),
+        *[np.arange(n)] * 3,
+    )
     values = {"x": x, "mu": x[:, :2], "logvar": np.zeros((n, 2), np.float32)}
     return shot, {f"{name}.{p}": v for p in ("train", "val", "test") for name, v in values.items()}
 
@@ -61,7 +65,13 @@ def test_two_runs_leave_the_same_rows_to_the_byte(tmp_path, quick):
     for folder in ("a", "b"):
         for arm in ("vae30", "crt50"):
             retrained(Point(n_f=5, draw=1, runs=str(tmp_path / folder)), arm)
-        rows.append({p.name: p.read_bytes() for p in (tmp_path / folder).rglob("*.json") if ".run" not in p.name and "stages" not in str(p)})
+        rows.append(
+            {
+                p.name: p.read_bytes()
+                for p in (tmp_path / folder).rglob("*.json")
+                if ".run" not in p.name and "stages" not in str(p)
+            }
+        )
     assert rows[0] == rows[1] and set(rows[0]) == {"vae30.json", "crt50.json"}
 
 

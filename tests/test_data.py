@@ -1,5 +1,6 @@
 import shutil
 from importlib.resources import files
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,10 @@ from fashion_vae.store import BadInput
 
 def test_embedded_file_is_made_from_fashion_mnist(fashion_mnist, tmp_path):
     data.embed_fashion_mnist(fashion_mnist, tmp_path / "again.npz")
-    with np.load(tmp_path / "again.npz") as again, np.load(files("fashion_vae") / "fashion_mnist_lt.npz") as kept:
+    with (
+        np.load(tmp_path / "again.npz") as again,
+        np.load(files("fashion_vae") / "fashion_mnist_lt.npz") as kept,
+    ):
         assert sorted(again.files) == sorted(kept.files)
         assert all(np.array_equal(again[name], kept[name]) for name in kept.files)
 
@@ -56,7 +60,7 @@ def test_draws_are_nested_and_leave_the_majority_and_the_test_set_alone(draw):
         assert shot.is_minority(images.labels[shot.val]).sum() == 4 * min(n_f, 47)
         assert np.array_equal(np.sort(shot.test), np.flatnonzero(images.phase == 2))
         assert not set(shot.train) & set(shot.val)
-    for small, large in zip(shots, shots[1:], strict=False):
+    for small, large in pairwise(shots):
         assert small.minority == large.minority
         assert set(small.train) < set(large.train) and set(small.val) <= set(large.val)
 

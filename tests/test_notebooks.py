@@ -14,7 +14,13 @@ from fashion_vae.store import Point, Split
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-MODELS = {"00_data": Split, "01_backbone": Point, "02_vae": Point, "03_classifier": Point, "04_results": Report}
+MODELS = {
+    "00_data": Split,
+    "01_backbone": Point,
+    "02_vae": Point,
+    "03_classifier": Point,
+    "04_results": Report,
+}
 
 
 def cells(path: Path) -> list[dict]:
@@ -39,7 +45,9 @@ def test_a_notebooks_parameters_are_its_models(name):
     given = papermill.inspect_notebook(str(ROOT / "nbs" / f"{name}.ipynb"))
     fields = MODELS[name].model_fields
     assert given.keys() <= fields.keys()
-    assert {k: v["default"].strip('"') for k, v in given.items() if k != "arms"} == {k: str(fields[k].default) for k in given if k != "arms"}
+    assert {k: v["default"].strip('"') for k, v in given.items() if k != "arms"} == {
+        k: str(fields[k].default) for k in given if k != "arms"
+    }
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -63,7 +71,14 @@ def test_wrong_parameters_end_a_run_before_any_training(tmp_path):
 
     def run(item):
         n, (given, message) = item
-        command = ["papermill", "--no-progress-bar", "nbs/03_classifier.ipynb", str(tmp_path / f"{n}.ipynb"), "-p", *given.split()]
+        command = [
+            "papermill",
+            "--no-progress-bar",
+            "nbs/03_classifier.ipynb",
+            str(tmp_path / f"{n}.ipynb"),
+            "-p",
+            *given.split(),
+        ]
         if not given.startswith("runs"):
             command += ["-p", "runs", str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -77,17 +92,40 @@ def test_wrong_parameters_end_a_run_before_any_training(tmp_path):
 
 
 def test_the_wheel_carries_the_images(tmp_path):
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(pip, check=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
-    code = "import sys; sys.path.insert(0, 'site'); from fashion_vae.data import load, __file__ as f; print(f, len(load().pixels))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code = "from fashion_vae.data import load, __file__ as f; print(f, len(load().pixels))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True
+    )
     assert "site" in done.stdout and done.stdout.endswith(" 9260\n")
 
 
 def test_the_grid_has_the_jobs_it_should():
-    command = ["snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "--dry-run", "--forceall", "--quiet", "--nolock"]
+    command = [
+        "snakemake",
+        "--snakefile",
+        "workflow/Snakefile",
+        "--cores",
+        "1",
+        "--dry-run",
+        "--forceall",
+        "--quiet",
+        "--nolock",
+    ]
     for more, points in (([], 12), (["--config", "draws=5", "seeds=2"], 40)):
         done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True)
         assert re.search(rf"total\s+{3 * points + 4}\b", done.stdout + done.stderr)

@@ -30,9 +30,16 @@ def test_the_grid_is_whole(rows):
 
 def test_rows_were_made_by_the_parameters_they_name(rows):
     for row in rows:
-        assert all(row["config"][k] == row[k] for k in ("dataset", "n_f", "draw", "seed", "minority", "backbone", "threads"))
+        assert all(
+            row["config"][k] == row[k]
+            for k in ("dataset", "n_f", "draw", "seed", "minority", "backbone", "threads")
+        )
         if row["arm"] != "vae":
-            few = [n for n, c in zip(row["train_images"], row["classes"], strict=True) if c in row["minority_classes"]]
+            few = [
+                n
+                for n, c in zip(row["train_images"], row["classes"], strict=True)
+                if c in row["minority_classes"]
+            ]
             assert few == [row["n_f"]] * row["minority"]
 
 
@@ -56,7 +63,9 @@ def test_exhibits_are_what_is_committed(rows, root, tmp_path):
 @pytest.mark.parametrize("name", ["figure2", "figure3"])
 def test_a_figure_is_the_same_bytes_every_time(rows, tmp_path, name):
     for folder in ("a", "b"):
-        results.save_figure(getattr(results, name.replace("figure", "figure_"))(rows), tmp_path / folder / name)
+        results.save_figure(
+            getattr(results, name.replace("figure", "figure_"))(rows), tmp_path / folder / name
+        )
     for suffix in (".svg", ".png"):
         a, b = ((tmp_path / folder / name).with_suffix(suffix).read_bytes() for folder in ("a", "b"))
         assert a == b and b"T00:00" not in a

@@ -98,7 +98,7 @@ def test_four_that_need_a_stage_compute_it_once(tmp_path):
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="runs = .*cannot be written"):
+    with pytest.raises(BadInput, match=r"runs = .*cannot be written"):
         store.output_folder("runs", str(tmp_path / "file" / "runs"))
 
 
@@ -136,5 +136,7 @@ def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
         store.write_row(point, "plain", {"confusion": {"test": [[1]]}}, seconds)
         row = (tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.json").read_bytes()
         assert row.count(b"\n") == 1 and b"seconds" not in row
-        run = json.loads((tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.run.json").read_bytes())
+        run = json.loads(
+            (tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.run.json").read_bytes()
+        )
         assert run["seconds"] == seconds and run["revision"]

@@ -42,7 +42,9 @@ def test_kl_against_numerical_integration():
     z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
     log_q = -((z - mu) ** 2 / logvar.exp() + logvar) / 2
     q = log_q.exp() / (2 * torch.pi) ** 0.5
-    assert gaussian_kl(mu, logvar).item() == pytest.approx(torch.trapezoid(q * (log_q + z**2 / 2), z).item(), abs=1e-6)
+    assert gaussian_kl(mu, logvar).item() == pytest.approx(
+        torch.trapezoid(q * (log_q + z**2 / 2), z).item(), abs=1e-6
+    )
 
 
 def test_a_near_constant_feature_does_not_overflow():
@@ -63,7 +65,9 @@ def test_features_that_are_not_finite():
 
 def test_a_rate_too_high_says_where():
     x = torch.randn(64, 6)
-    with pytest.raises(FloatingPointError, match=r"vae: not finite in epoch \d, batch 1 \(loss = .*learning rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"vae: not finite in epoch \d, batch 1 \(loss = .*learning rate"
+    ):
         train_vae(x, x, CONFIG.model_copy(update={"lr": 1e30}), seed=0)
 
 

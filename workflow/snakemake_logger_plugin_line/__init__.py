@@ -1,4 +1,4 @@
-"One progress line for Snakemake: what is done, what runs, what is left; and the last words of a job that failed."
+"One progress line for Snakemake: what is done, runs, is left; and the last words of a failed job."
 
 import sys
 from pathlib import Path
@@ -43,8 +43,15 @@ class LogHandler(LogHandlerBase):
 
     def tell_failure(self, record) -> None:
         for log in map(Path, record.log):
-            said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
-            tqdm.write(f"{record.rule_name} failed: {said[-1] if said else 'it said nothing'} (all of it in {log})", file=sys.stderr)
+            said = (
+                [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                if log.exists()
+                else []
+            )
+            tqdm.write(
+                f"{record.rule_name} failed: {said[-1] if said else 'it said nothing'} (all of it in {log})",
+                file=sys.stderr,
+            )
 
     def tick(self) -> None:
         while not self.closed.wait(1):
