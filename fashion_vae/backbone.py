@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'REPEATS', 'BackboneConfig', 'backbone_config', 'bf16', 'resnet_small', 'make_backbone', 'as_input',
-           'in_channels', 'batches', 'fit', 'epoch_means', 'generator', 'seeded', 'fine_tune', 'one_cycle', 'forward',
-           'stage_config', 'backbone_stage', 'outcome', 'fine_tuned', 'plot_accuracy']
+           'in_channels', 'batches', 'fit', 'epoch_means', 'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle',
+           'fine_tune', 'forward', 'stage_config', 'backbone_stage', 'outcome', 'fine_tuned', 'plot_accuracy']
 
 # %% ../nbs/01_backbone.ipynb #aa74c929
 import hashlib
@@ -218,6 +218,54 @@ def seeded(
         torch.manual_seed(g.initial_seed())
         return make()
 
+# %% ../nbs/01_backbone.ipynb #30a0c6b1
+def fit_classifier(
+    net: nn.Module,  # what is trained, in place
+    logits: Callable,  # (positions in shot.train) -> (B, C)
+    val_logits: Callable,  # () -> (n_val, C)
+    shot: FewShot,
+    k: int,  # uses of a minority image in an epoch
+    config: Strict,  # epochs, batch, lr, momentum, weight_decay, warmup
+    g: torch.Generator,  # orders the images
+    name: str,  # for the progress bar and for errors
+) -> list[dict]:  # history: loss, val_loss, val_acc by epoch
+    "Train a classifier and keep its best epoch by validation accuracy."
+    y, y_val = (torch.from_numpy(shot.data.labels[i]) for i in (shot.train, shot.val))
+    images = torch.from_numpy(repeated(shot, k))
+
+    def loss(i: Tensor, epoch: int) -> dict:
+        return {"loss": F.cross_entropy(logits(i), y[i])}
+
+    def validate(epoch: int) -> dict:
+        given = val_logits()
+        right = (given.argmax(1) == y_val).float().mean().item()
+        return {"loss": F.cross_entropy(given, y_val).item(), "acc": right}
+
+    def order() -> Tensor:
+        return images[torch.randperm(len(images), generator=g)]
+
+    optimiser = sgd(net, config)
+    schedule = one_cycle(optimiser, config, len(images))
+    return fit(net, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", name)
+
+# %% ../nbs/01_backbone.ipynb #661ace43
+def sgd(net: nn.Module, config: Strict) -> torch.optim.SGD:
+    "SGD with Nesterov momentum."
+    decay = config.weight_decay
+    return torch.optim.SGD(net.parameters(), config.lr, config.momentum, weight_decay=decay, nesterov=True)
+
+
+def one_cycle(
+    optimiser: torch.optim.Optimizer,
+    config: Strict,
+    n: int,  # images of an epoch
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    "Learning rate up to config.lr and down to zero, once over all batches."
+    steps = config.epochs * len(batches(torch.arange(n), config.batch))
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.lr, steps, pct_start=config.warmup, cycle_momentum=False
+    )
+
 # %% ../nbs/01_backbone.ipynb #28b41d17
 def fine_tune(
     net: nn.Module,  # (B, channels, H, W) -> (B, D)
@@ -227,45 +275,21 @@ def fine_tune(
     seed: int,
 ) -> tuple[nn.Sequential, list[dict]]:  # backbone and head, best epoch by validation accuracy; history
     "Stage 1: all weights follow the cross-entropy (section 3.1)."
-    data, g = shot.data, generator(seed, "backbone", k)
+    data, g, channels = shot.data, generator(seed, "backbone", k), in_channels(net)
     net = nn.Sequential(net, seeded(lambda: nn.Linear(config.width, len(data.classes)), g))
     net = net.to(memory_format=torch.channels_last)
-    pixels, y = torch.from_numpy(data.pixels[shot.train]), torch.from_numpy(data.labels[shot.train])
-    y_val, images = torch.from_numpy(data.labels[shot.val]), torch.from_numpy(repeated(shot, k))
-    channels = in_channels(net)
+    pixels = torch.from_numpy(data.pixels[shot.train])
 
-    def loss(i: Tensor, epoch: int) -> dict:
+    def logits(i: Tensor) -> Tensor:
         with bf16(config):
-            return {"loss": F.cross_entropy(net(as_input(pixels[i], config, channels)).float(), y[i])}
+            return net(as_input(pixels[i], config, channels)).float()
 
-    def validate(epoch: int) -> dict:
-        logits = forward(net, data.pixels[shot.val], config)
-        return {
-            "loss": F.cross_entropy(logits, y_val).item(),
-            "acc": (logits.argmax(1) == y_val).float().mean().item(),
-        }
+    def val_logits() -> Tensor:
+        return forward(net, data.pixels[shot.val], config)
 
-    def order() -> Tensor:
-        return images[torch.randperm(len(images), generator=g)]
+    return net, fit_classifier(net, logits, val_logits, shot, k, config, g, f"backbone k={k}")
 
-    optimiser = torch.optim.SGD(
-        net.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=True
-    )
-    schedule = one_cycle(optimiser, config, len(images))
-    history = fit(
-        net, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"backbone k={k}"
-    )
-    return net, history
-
-# %% ../nbs/01_backbone.ipynb #0dca2853
-def one_cycle(optimiser, config: Strict, n: int):  # n: images of an epoch
-    "Learning rate up to config.lr and down to zero, once over all batches."
-    steps = config.epochs * len(batches(torch.arange(n), config.batch))
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, steps, pct_start=config.warmup, cycle_momentum=False
-    )
-
-
+# %% ../nbs/01_backbone.ipynb #7f344b4b
 @torch.no_grad()
 def forward(
     net: nn.Module,

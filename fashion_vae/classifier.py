@@ -11,13 +11,12 @@ import time
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from pydantic import Field
 from torch import Tensor, nn
 
-from .backbone import backbone_config, fit, generator, one_cycle, outcome, seeded, stage_config
-from .data import FewShot, repeated, shot_of
+from .backbone import backbone_config, fit_classifier, generator, outcome, seeded, stage_config
+from .data import FewShot, shot_of
 from .store import BadInput, Point, Strict, write_row
 from .vae import sample_latents, vae_config, vae_stage
 
@@ -28,7 +27,8 @@ class HeadConfig(Strict):
     epochs: int = Field(10, description="section 4.2")
     batch: int = Field(64, description="ours")
     lr: float = Field(0.02, description="ours: SGD's peak")
-    momentum: float = Field(0.9, description="ours")
+    momentum: float = Field(0.9, description="ours: Nesterov")
+    weight_decay: float = Field(0.0, description="ours")
     warmup: float = Field(0.2, description="ours: share of steps in which lr rises, before a cosine to zero")
 
 
@@ -69,38 +69,18 @@ def train_head(
     latents: dict[str, np.ndarray],  # stage 2's arrays: x, mu, logvar of train, val, test
     config: HeadConfig,
     seed: int,
-) -> tuple[
-    dict[str, np.ndarray], list[dict]
-]:  # logits of val and test, best epoch by validation accuracy; history
+) -> tuple[dict[str, np.ndarray], list[dict]]:  # logits of val and test, (n, C), at the best epoch; history
     "Stage 3: a linear layer on frozen features (section 3.3)."
-    get = {
-        p: [torch.from_numpy(latents[f"{a}.{p}"]) for a in ("x", "mu", "logvar")]
-        for p in ("train", "val", "test")
-    }
-    y, y_val = (torch.from_numpy(shot.data.labels[i]) for i in (shot.train, shot.val))
+    names = ("x", "mu", "logvar")
+    get = {p: [torch.from_numpy(latents[f"{a}.{p}"]) for a in names] for p in ("train", "val", "test")}
     still = {p: head_input(kind, *get[p], None) for p in ("val", "test")}
     g, noise = generator(seed, "head", k), generator(seed, "z", k)
     head = seeded(lambda: nn.Linear(still["val"].shape[1], len(shot.data.classes)), g)
-    images = torch.from_numpy(repeated(shot, k))
 
-    def loss(i: Tensor, epoch: int) -> dict:
-        return {"loss": F.cross_entropy(head(head_input(kind, *(a[i] for a in get["train"]), noise)), y[i])}
+    def logits(i: Tensor) -> Tensor:
+        return head(head_input(kind, *(a[i] for a in get["train"]), noise))
 
-    def validate(epoch: int) -> dict:
-        logits = head(still["val"])
-        return {
-            "loss": F.cross_entropy(logits, y_val).item(),
-            "acc": (logits.argmax(1) == y_val).float().mean().item(),
-        }
-
-    def order() -> Tensor:
-        return images[torch.randperm(len(images), generator=g)]
-
-    optimiser = torch.optim.SGD(head.parameters(), config.lr, config.momentum)
-    schedule = one_cycle(optimiser, config, len(images))
-    history = fit(
-        head, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", f"{kind}{k}"
-    )
+    history = fit_classifier(head, logits, lambda: head(still["val"]), shot, k, config, g, f"{kind}{k}")
     return {p: head(v).detach().numpy() for p, v in still.items()}, history
 
 # %% ../nbs/03_classifier.ipynb #c3ca4e6f

@@ -1,5 +1,7 @@
 "Shared by the tests: quick configurations, and the real data beside the project where it is."
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from fashion_vae import backbone, vae
 
 ROOT = Path(__file__).parents[1]
+# the tests call nbdev, papermill and snakemake: those of this environment
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 FASHION_MNIST = ROOT.parent / "shared" / "data" / "fashion-mnist"
 
 

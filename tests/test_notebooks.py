@@ -97,7 +97,6 @@ def test_the_wheel_carries_the_images(tmp_path):
         "-m",
         "pip",
         "wheel",
-        "--quiet",
         "--no-deps",
         "--no-build-isolation",
         "-w",
@@ -123,7 +122,6 @@ def test_the_grid_has_the_jobs_it_should():
         "1",
         "--dry-run",
         "--forceall",
-        "--quiet",
         "--nolock",
     ]
     for more, points in (([], 12), (["--config", "draws=5", "seeds=2"], 40)):
