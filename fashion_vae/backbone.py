@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .data import FewShot, calibration_bins, confusion, repeated, shot_of
-from .store import BadInput, Point, Strict, one_of, stage, stages_folder, write_row
+from .data import FewShot, calibration_bins, confusion, data_digest, repeated, shot_of
+from .store import BadInput, Point, Strict, make_row, one_of, stage, stages_folder
 
 # %% ../nbs/01_backbone.ipynb #0729997c
 class BackboneConfig(Strict):
@@ -38,14 +38,14 @@ class BackboneConfig(Strict):
     momentum: float = Field(0.9, description="ours: Nesterov")
     weight_decay: float = Field(5e-4, description="ours")
     warmup: float = Field(0.2, description="ours: share of steps in which lr rises, before a cosine to zero")
-    mean: float = Field(0.5, description="ours: pixels in [0, 1] are standardised by mean and std")
-    std: float = Field(0.5, description="ours")
+    mean: tuple[float, ...] = Field((0.5,), description="ours: pixels in [0, 1] less this, by channel")
+    std: tuple[float, ...] = Field((0.5,), description="ours: and divided by this")
     precision: str = Field("fp32", description="ours: bf16 where the processor has it, else fp32")
 
 
 BACKBONES = {
     "resnet-small": BackboneConfig(width=256, epochs=6, lr=0.1),
-    "resnet50": BackboneConfig(width=2048),
+    "resnet50": BackboneConfig(width=2048, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
 }
 
 # %% ../nbs/01_backbone.ipynb #78019aa6
@@ -107,7 +107,11 @@ def make_backbone(
         net = resnet_small(config.width)
     else:
         known = ResNet50_Weights.__members__.get(weights)
-        net = resnet50(weights=known)
+        try:
+            net = resnet50(weights=known)
+        except OSError as e:
+            why = f"could not be downloaded ({e}); give the path of a file that you have"
+            raise BadInput(f"parameter weights = {weights!r}: {why}") from None
         net.fc = nn.Identity()
         weights = "none" if known else weights
     return net if weights == "none" else _weights(net, weights)
@@ -120,7 +124,8 @@ def as_input(
 ) -> Tensor:  # (B, channels, H, W), float32, channels last
     "Standardise a batch of pixels."
     x = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.movedim(-1, 1)
-    x = (x.float() / 255 - config.mean) / config.std
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (config.mean, config.std))
+    x = (x.float() / 255 - mean) / std
     x = x.mean(1, keepdim=True) if channels == 1 else x.expand(-1, 3, -1, -1)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -282,10 +287,11 @@ def fine_tune(
 
     def logits(i: Tensor) -> Tensor:
         with bf16(config):
-            return net(as_input(pixels[i], config, channels)).float()
+            x = net[0](as_input(pixels[i], config, channels))
+        return net[1](x.float())
 
     def val_logits() -> Tensor:
-        return forward(net, data.pixels[shot.val], config)
+        return net[1](forward(net[0], data.pixels[shot.val], config))
 
     return net, fit_classifier(net, logits, val_logits, shot, k, config, g, f"backbone k={k}")
 
@@ -327,7 +333,9 @@ def stage_config(
     **more,  # e.g. k=30
 ) -> dict:
     "All a stage's result depends on, besides the code."
-    who = point.model_dump(exclude={"arms", "runs"})
+    who = point.model_dump(exclude={"arms", "runs"}) | {"images": data_digest(point.dataset)}
+    if Path(point.weights).is_file():
+        who["weights_sha256"] = hashlib.sha256(Path(point.weights).read_bytes()).hexdigest()
     return who | {type(c).__name__: c.model_dump() for c in configs} | more
 
 
@@ -365,14 +373,16 @@ REPEATS = {"plain": 1, "os30": 30, "os50": 50}  # Table 2's baselines: arm -> k
 def fine_tuned(
     point: Point,
     arm: str,  # plain, os30 or os50
-) -> dict:  # the arm's row
-    "Run one fine-tuning arm and write its row; raises `BadInput` for an unknown arm."
+) -> tuple[dict, float]:  # the arm's row; seconds its training took
+    "Run one fine-tuning arm; raises `BadInput` for an unknown arm."
     k = REPEATS[one_of("parameter arms", arm, REPEATS)]
-    shot = shot_of(point)
     arrays, record = backbone_stage(point, k)
-    row = outcome(shot, {p: arrays[f"logits.{p}"] for p in ("val", "test")})
-    row |= {"config": stage_config(point, backbone_config(point.backbone), k=k), "history": record["history"]}
-    return write_row(point, arm, row, record["seconds"])
+    found = outcome(shot_of(point), {p: arrays[f"logits.{p}"] for p in ("val", "test")})
+    found |= {
+        "config": stage_config(point, backbone_config(point.backbone), k=k),
+        "history": record["history"],
+    }
+    return make_row(point, arm, found), record["seconds"]
 
 # %% ../nbs/01_backbone.ipynb #f7b17981
 def plot_accuracy(

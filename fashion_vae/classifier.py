@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .backbone import backbone_config, fit_classifier, generator, outcome, seeded, stage_config
 from .data import FewShot, shot_of
-from .store import BadInput, Point, Strict, write_row
+from .store import BadInput, Point, Strict, make_row
 from .vae import sample_latents, vae_config, vae_stage
 
 # %% ../nbs/03_classifier.ipynb #4a6e3ba3
@@ -87,20 +87,16 @@ def train_head(
 def retrained(
     point: Point,
     arm: str,  # e.g. vae30
-) -> dict:  # the arm's row
-    "Run one arm of stage 3 and write its row; stages 1 and 2 are trained if they are missing."
+) -> tuple[dict, float]:  # the arm's row; seconds its training took
+    "Run one arm of stage 3; stages 1 and 2 are trained if they are missing."
     kind, k = parse_arm(arm)
-    shot = shot_of(point)
     latents, _ = vae_stage(point)
     torch.set_num_threads(point.threads)
-    start = time.perf_counter()
+    shot, start = shot_of(point), time.perf_counter()
     logits, history = train_head(kind, k, shot, latents, HEAD, point.seed)
-    what = stage_config(
-        point, backbone_config(point.backbone), vae_config(point.backbone), HEAD, k=k, input=INPUTS[kind]
-    )
-    return write_row(
-        point, arm, outcome(shot, logits) | {"config": what, "history": history}, time.perf_counter() - start
-    )
+    configs = (backbone_config(point.backbone), vae_config(point.backbone), HEAD)
+    found = {"config": stage_config(point, *configs, k=k, input=INPUTS[kind]), "history": history}
+    return make_row(point, arm, outcome(shot, logits) | found), time.perf_counter() - start
 
 # %% ../nbs/03_classifier.ipynb #f411e69b
 def plot_head_curves(

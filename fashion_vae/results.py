@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'N_F', 'PAPER', 'INPUT', 'LOSS', 'STAGES', 'Report', 'read_rows', 'measures', 'paper_gains', 'markdown',
-           'table_1', 'table_2', 'gap', 'findings', 'save_figure', 'figure_1', 'only', 'figure_2', 'figure_3',
+           'table_1', 'table_2', 'gap', 'findings', 'fill', 'save_figure', 'figure_1', 'only', 'figure_2', 'figure_3',
            'figure_4']
 
 # %% ../nbs/04_results.ipynb #094403bf
@@ -20,7 +20,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pydantic import Field
 
 from .classifier import plot_head_curves
-from .data import PHASES, TABLE_1, load, plot_counts, scores
+from .data import PHASES, TABLE_1, calibration_error, load, plot_counts, scores
 from .store import BadInput, Strict
 from .vae import plot_vae_curves
 
@@ -41,8 +41,13 @@ def read_rows(
             f"dataset: there are no rows at {path.name} of {path.parent.name}; `make paper` makes them"
         )
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for name in ("dataset", "backbone", "weights", "minority", "threads", "device", "versions"):
-        found = {json.dumps(row[name], sort_keys=True) for row in rows}
+    same = ("dataset", "backbone", "weights", "minority", "threads", "device", "versions")
+    for name in (*same, "BackboneConfig", "VaeConfig", "HeadConfig"):
+        found = {
+            json.dumps((row | row["config"])[name], sort_keys=True)
+            for row in rows
+            if name in row | row["config"]
+        }
         if len(found) > 1:
             raise BadInput(
                 f"{path.name}: rows differ in {name} ({', '.join(sorted(found))}); run the grid again"
@@ -62,6 +67,7 @@ def measures(
         if "confusion" in row:
             few = [row["classes"].index(c) for c in row["minority_classes"]]
             values = {k: 100 * v for k, v in scores(row["confusion"]["test"], few).items()}
+            values["ece"] = 100 * calibration_error(row["calibration"])
             lines.append({k: row[k] for k in ("arm", "n_f", "draw", "seed")} | values)
     return pd.DataFrame(lines)
 
@@ -127,7 +133,7 @@ def table_2(
     setting: str,  # e.g. "fashion-mnist-lt, resnet-small"
 ) -> str:  # Markdown
     "acc_h and acc of every arm at every n_f: ours, and in brackets the paper's."
-    draws = scored.groupby(["arm", "n_f"]).size().max()
+    draws = scored["draw"].nunique()
     text = [f"**Table 2.** Percent on the test set. Ours: {setting}, mean ± sd over {draws} draws."
             " In brackets: the paper's, FashionStyle14, ResNet-50, one run.\n"]  # fmt: skip
     for i, measure in enumerate(("acc_h", "acc")):
@@ -158,19 +164,33 @@ def findings(
 ) -> str:  # Markdown
     "The paper's comparison, and the two the paper does not make, in numbers."
     pairs = {
-        ("vae50", "os50"): "the paper's claim: a head on [x; z] against fine-tuning on repeats",
-        ("crt50", "os50"): "the same without a VAE: a retrained head on x alone",
-        ("vae50", "crt50"): "what the VAE adds to a retrained head",
-        ("vae50", "mu50"): "what the noise in z adds",
+        ("vae", "os"): "the paper's claim",
+        ("crt", "os"): "the same without a VAE",
+        ("vae", "crt"): "what the VAE adds",
+        ("vae", "mu"): "what the noise in z adds",
     }
     lines = []
     for (a, b), meaning in pairs.items():
-        cells = [
-            f"{d['mean']:+.1f} [{d['min']:+.1f}, {d['max']:+.1f}]" for _, d in gap(scored, a, b).iterrows()
-        ]
-        lines.append([f"{a} − {b}", *cells, meaning])
-    head = f"Difference in acc_h, points, on {dataset}: mean over draws [least, most].\n\n"
-    return head + markdown(pd.DataFrame(lines, columns=["arms", *[f"n_f = {n}" for n in N_F], "says"]))
+        for k in (30, 50):
+            gaps = gap(scored, f"{a}{k}", f"{b}{k}").iterrows()
+            cells = [f"{d['mean']:+.1f} [{d['min']:+.1f}, {d['max']:+.1f}]" for _, d in gaps]
+            lines.append([f"{a}{k} − {b}{k}", *cells, meaning])
+    draws = scored["draw"].nunique()
+    head = f"Difference in acc_h, points, on {dataset}: mean over {draws} draws [least, most].\n\n"
+    return head + markdown(pd.DataFrame(lines, columns=["arms", *[f"n_f = {n}" for n in N_F], "is"]))
+
+
+def fill(
+    text: str,  # of the README
+    blocks: dict[str, str],  # name -> what stands between <!-- name --> and <!-- /name -->
+) -> str:
+    "Put the current tables into the README, so that it never says anything else than the rows."
+    for name, block in blocks.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        text = (
+            f"{before}<!-- {name} -->\n{block.strip()}\n<!-- /{name} -->" + rest.split(f"<!-- /{name} -->")[1]
+        )
+    return text
 
 # %% ../nbs/04_results.ipynb #498b1649
 def save_figure(
@@ -216,7 +236,7 @@ def _panel(ax, title: str, boxes: list[tuple]) -> None:
 INPUT, LOSS = "images,\nminority × k", "cross-\nentropy"
 STAGES = {  # panel -> [(x, y, text, trained)]; an arrow goes from each to the next on its line
     "(a) stage 1: fine-tune": [
-        (0, 0, INPUT, None), (1, 0, "backbone", True), (2, 0, "x", None), (3, 0, "linear", True),
+        (0, 0, "images", None), (1, 0, "backbone", True), (2, 0, "x", None), (3, 0, "linear", True),
         (4, 0, LOSS, None),
     ],
     "(b) stage 2: β-VAE on x": [

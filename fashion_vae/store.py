@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BadInput', 'one_of', 'Strict', 'Split', 'Point', 'parameters', 'project_root', 'output_folder', 'write_whole',
-           'to_json', 'fingerprint', 'stages_folder', 'stage', 'versions', 'point_name', 'write_row', 'revision',
-           'machine']
+           'to_json', 'fingerprint', 'stages_folder', 'stage', 'versions', 'point_name', 'make_row', 'write_row',
+           'revision', 'machine']
 
 # %% ../nbs/05_store.ipynb #21bf9d60
 import ast
@@ -73,7 +73,7 @@ class Point(Split):
     seed: int = Field(0, ge=0, description="a whole number from 0 on")
     backbone: str = Field("resnet-small", description="the name of a backbone")
     weights: str = Field("none", description="none, a torchvision weights name or a file's path")
-    arms: str = Field("", description="names of arms with blanks between them")
+    arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
     threads: int = Field(1, ge=1, description="a whole number from 1 on")
     runs: str = Field("runs", description="a folder that can be written")
 
@@ -83,14 +83,12 @@ def parameters(
     model: type[Strict],  # the parameters it takes
 ) -> Strict:  # an instance of `model`
     "Read a notebook's parameters; raises `BadInput` at the first that is unknown or not allowed."
-    plain = (bool, int, float, str, list, dict, type(None))
-    given = {
-        k: v
-        for k, v in namespace.items()
-        if isinstance(v, plain) and not k.startswith("_") and not k.isupper() and k not in ("In", "Out")
-    }
-    for name in given:
-        one_of("parameter name", name, model.model_fields)
+    for cell in namespace.get("In", []):
+        if cell.startswith("# Parameters"):  # papermill's own cell
+            for node in ast.walk(ast.parse(cell)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    one_of("parameter name", node.id, model.model_fields)
+    given = {name: namespace[name] for name in model.model_fields if name in namespace}
     try:
         return model(**given)
     except ValidationError as e:
@@ -155,9 +153,10 @@ def to_json(value) -> bytes:  # one line, UTF-8
 
 # %% ../nbs/05_store.ipynb #438a7c1c
 def _ours(f) -> bool:
-    "Is `f` a function or class of this project, or of the notebook that runs?"
+    "Is `f` of this project or of the notebook that runs? How results are stored does not change them."
     home = getattr(f, "__module__", None) or ""
-    return isinstance(f, (FunctionType, type)) and home.split(".")[0] in ("fashion_vae", "__main__")
+    mine = home == "__main__" or (home.startswith("fashion_vae.") and home != "fashion_vae.store")
+    return isinstance(f, (FunctionType, type)) and mine
 
 
 def _source(f: FunctionType) -> str:
@@ -257,24 +256,34 @@ def versions() -> dict[str, str]:  # package -> version
     return {"python": platform.python_version()} | {p: version(p) for p in ("torch", "torchvision", "numpy")}
 
 # %% ../nbs/05_store.ipynb #f8ed6afc
-def point_name(point: Point) -> str:  # e.g. resnet-small-m4-nf30-d0-s0
-    "Folder name of a point of the grid."
-    return f"{point.backbone}-m{point.minority}-nf{point.n_f}-d{point.draw}-s{point.seed}"
+def point_name(point: Point) -> str:  # e.g. resnet-small-m4-nf30-d0-s0-t1
+    "Folder name of a point of the grid: all that tells its rows from another's."
+    weights = "" if point.weights == "none" else f"-{Path(point.weights).stem}"
+    who = f"m{point.minority}-nf{point.n_f}-d{point.draw}-s{point.seed}-t{point.threads}"
+    return f"{point.backbone}{weights}-{who}"
+
+
+def make_row(
+    point: Point,  # the run's parameters
+    arm: str,  # plain, os30, vae50, ...
+    found: dict,  # what the arm found, JSON types
+) -> dict:
+    "A run's row: its parameters, device and versions, and what it found."
+    who = {"arm": arm, **point.model_dump(exclude={"arms", "runs"})}
+    return json.loads(to_json({**who, "device": "cpu", "versions": versions(), **found}))
 
 
 def write_row(
     point: Point,  # the run's parameters
-    arm: str,  # plain, os30, vae50, ...
-    row: dict,  # what the arm found, JSON types
+    row: dict,  # from make_row
     seconds: float,  # wall time spent on it
-) -> dict:  # the row as written
-    "Write a run's row to runs/rows/<data set>/<point>/<arm>.json, and its circumstances to <arm>.run.json."
+) -> dict:  # the row
+    "Write a row to runs/rows/<data set>/<point>/<arm>.json, and its circumstances to <arm>.run.json."
     folder = output_folder("runs", point.runs) / "rows" / point.dataset / point_name(point)
-    who = {"arm": arm, **point.model_dump(exclude={"arms", "runs"})}
-    row = {**who, "device": "cpu", "versions": versions(), **row}
+    who = {k: row[k] for k in ("arm", "dataset", "backbone", "n_f", "draw", "seed")}
     run = {**who, "seconds": round(seconds, 2), "revision": revision(), "machine": machine()}
-    write_whole(folder / f"{arm}.run.json", to_json(run))
-    write_whole(folder / f"{arm}.json", to_json(row))
+    write_whole(folder / f"{row['arm']}.run.json", to_json(run))
+    write_whole(folder / f"{row['arm']}.json", to_json(row))
     return row
 
 # %% ../nbs/05_store.ipynb #8c5af2f3

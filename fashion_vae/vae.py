@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .backbone import backbone_config, backbone_stage, fit, generator, seeded, stage_config
-from .store import Point, Strict, one_of, stage, stages_folder, write_row
+from .store import Point, Strict, make_row, one_of, stage, stages_folder
 
 # %% ../nbs/02_vae.ipynb #9ab9cd4f
 class VaeConfig(Strict):
@@ -195,12 +195,14 @@ def vae_stage(
     return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
 
 
-def vae_row(point: Point) -> dict:  # the stage's row: history and latent report
-    "Run stage 2 and write its row."
+def vae_row(
+    point: Point,
+) -> tuple[dict, float]:  # the stage's row, with history and latent report; seconds its training took
+    "Run stage 2."
     _, record = vae_stage(point)
     what = stage_config(point, backbone_config(point.backbone), vae_config(point.backbone))
-    row = {"config": what, "history": record["history"], "latent": record["latent"]}
-    return write_row(point, "vae", row, record["seconds"])
+    found = {"config": what, "history": record["history"], "latent": record["latent"]}
+    return make_row(point, "vae", found), record["seconds"]
 
 # %% ../nbs/02_vae.ipynb #cf8b8806
 def plot_vae_curves(

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from fashion_vae.backbone import generator
 from fashion_vae.classifier import HEAD, head_input, parse_arm, retrained, train_head
 from fashion_vae.data import FewShot, Images, repeated
-from fashion_vae.store import BadInput, Point
+from fashion_vae.store import BadInput, Point, write_row
 
 
 def toy(n: int = 300, seed: int = 0) -> tuple[FewShot, dict]:
@@ -64,7 +64,8 @@ def test_two_runs_leave_the_same_rows_to_the_byte(tmp_path, quick):
     rows = []
     for folder in ("a", "b"):
         for arm in ("vae30", "crt50"):
-            retrained(Point(n_f=5, draw=1, runs=str(tmp_path / folder)), arm)
+            point = Point(n_f=5, draw=1, runs=str(tmp_path / folder))
+            write_row(point, *retrained(point, arm))
         rows.append(
             {
                 p.name: p.read_bytes()

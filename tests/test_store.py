@@ -25,7 +25,7 @@ def test_a_wrong_n_f_is_named(bad):
 
 def test_an_unknown_parameter_is_named():
     with pytest.raises(BadInput, match=r"^parameter name = 'nf': allowed are .*did you mean n_f\?"):
-        parameters({"n_f": 10, "nf": 30, "In": [], "_private": 1, "CONSTANT": 2}, Split)
+        parameters({"n_f": 10, "In": ["x = 1", "# Parameters\nnf = 30\n"], "other": 1}, Split)
 
 
 def test_a_stage_is_built_once(tmp_path):
@@ -115,7 +115,6 @@ LIMIT = 3
 
 
 def test_the_fingerprint_follows_functions_and_constants(monkeypatch):
-    before = store.fingerprint(outer) if store._ours(outer) else None
     monkeypatch.setattr(outer, "__module__", "__main__")
     monkeypatch.setattr(helper, "__module__", "__main__")
     before = store.fingerprint(outer)
@@ -133,7 +132,7 @@ def test_the_fingerprint_follows_functions_and_constants(monkeypatch):
 def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
     point = Point(runs=str(tmp_path))
     for seconds in (1.0, 2.0):
-        store.write_row(point, "plain", {"confusion": {"test": [[1]]}}, seconds)
+        store.write_row(point, store.make_row(point, "plain", {"confusion": {"test": [[1]]}}), seconds)
         row = (tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.json").read_bytes()
         assert row.count(b"\n") == 1 and b"seconds" not in row
         run = json.loads(
