@@ -107,7 +107,7 @@ def markdown(
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(width)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [pad[0], rule, *pad[1:]]) + "\n"
 
-
+# %% ../nbs/04_results.ipynb #ce8f379f
 def table_1(
     dataset: str,
 ) -> str:  # Markdown
@@ -157,7 +157,7 @@ def gap(
     wide = scored.pivot(index=["n_f", "draw", "seed"], columns="arm", values=measure)
     return (wide[a] - wide[b]).groupby("n_f").agg(["mean", "min", "max"])
 
-
+# %% ../nbs/04_results.ipynb #505860d8
 def findings(
     scored: pd.DataFrame,
     dataset: str,
@@ -179,12 +179,12 @@ def findings(
     head = f"Difference in acc_h, points, on {dataset}: mean over {draws} draws [least, most].\n\n"
     return head + markdown(pd.DataFrame(lines, columns=["arms", *[f"n_f = {n}" for n in N_F], "is"]))
 
-
+# %% ../nbs/04_results.ipynb #2ba995d5
 def fill(
     text: str,  # of the README
     blocks: dict[str, str],  # name -> what stands between <!-- name --> and <!-- /name -->
 ) -> str:
-    "Put the current tables into the README, so that it never says anything else than the rows."
+    "Put blocks between their marks."
     for name, block in blocks.items():
         before, rest = text.split(f"<!-- {name} -->\n")
         text = (
