@@ -44,9 +44,9 @@ def read_rows(
     same = ("dataset", "backbone", "weights", "minority", "threads", "device", "versions")
     for name in (*same, "BackboneConfig", "VaeConfig", "HeadConfig"):
         found = {
-            json.dumps((row | row["config"])[name], sort_keys=True)
+            json.dumps((row["config"] | row)[name], sort_keys=True)
             for row in rows
-            if name in row | row["config"]
+            if name in row["config"] | row
         }
         if len(found) > 1:
             raise BadInput(

@@ -1,5 +1,6 @@
 "Are the notebooks clean, and is fashion_vae/ what they export? Exits 1 and names the files that are not."
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def main() -> int:
@@ -19,7 +21,7 @@ def main() -> int:
         for name in ("settings.ini", "pyproject.toml"):
             shutil.copy(ROOT / name, copy)
         for command in ("nbdev_clean", "nbdev_export"):
-            subprocess.run([command], cwd=copy, check=True)
+            subprocess.run([command], cwd=copy, check=True, env=os.environ | {"PATH": PATH})
         made = [p for folder in ("nbs", "fashion_vae") for p in sorted((copy / folder).glob("*.*"))]
         differ = [
             str(p.relative_to(copy))

@@ -9,6 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 
+from fashion_vae.photos import Photos
 from fashion_vae.results import Report
 from fashion_vae.store import Point, Split
 
@@ -20,6 +21,7 @@ MODELS = {
     "02_vae": Point,
     "03_classifier": Point,
     "04_results": Report,
+    "06_photos": Photos,
 }
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fashion_vae import results
+from fashion_vae import results, store
 from fashion_vae.store import BadInput
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return results.read_rows(results.project_root() / "results" / "fashion-mnist-lt" / "rows.jsonl")
+    return results.read_rows(store.project_root() / "results" / "fashion-mnist-lt" / "rows.jsonl")
 
 
 def test_the_papers_gains_are_those_of_its_table():

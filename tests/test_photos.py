@@ -1,0 +1,284 @@
+"Photographs as they come: every planted defect is counted, nothing leaves its folder, nothing crashes."
+
+import io
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fashion_vae import photos
+from fashion_vae.data import TABLE_1, split_counts
+from fashion_vae.store import BadInput
+
+CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing"
+
+
+def picture(seed: int = 0, size=(24, 20), format: str = "JPEG", mode: str = "RGB") -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(file, format)
+    return file.getvalue()
+
+
+def put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def styles(tmp_path) -> Path:
+    "Like FashionStyle14: 14 styles of 6 pictures with awkward names, and eight defects."
+    root = tmp_path / "FashionStyle14_v1"
+    for s, style in enumerate(photos.STYLES):
+        for i in range(6):
+            suffix, format = (".png", "PNG") if i % 2 else (".jpg", "JPEG")
+            name = f"15.12.{i}_IMG_{s}-{i}-a copy 2é{suffix if i else suffix.upper()}"
+            put(
+                root / "dataset" / style / name,
+                picture(100 * s + i, format=format, mode="RGBA" if i == 3 else "RGB"),
+            )
+    gal, rock = root / "dataset" / "gal", root / "dataset" / "rock"
+    whole = sorted(gal.iterdir())[0].read_bytes()
+    put(gal / "z copy.jpg", whole)
+    put(rock / "z copy.jpg", whole)
+    same = io.BytesIO()
+    Image.open(io.BytesIO(whole)).save(same, "PNG")
+    put(gal / "z other format.png", same.getvalue())
+    put(gal / "z cut.jpg", whole[: len(whole) // 2])
+    put(rock / "z page.jpg", b"<!DOCTYPE html><html></html>")
+    put(rock / "z empty.jpeg", b"")
+    big = io.BytesIO()
+    Image.new("1", (9000, 9100)).save(big, "PNG")
+    put(rock / "z big.png", big.getvalue())
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.jpg"))
+    put(root / "train.csv", "\n".join([*names, "dataset/gal/not there.jpg", ""]).encode())
+    return tmp_path
+
+
+def test_every_planted_defect_is_counted(styles, tmp_path):
+    before = {p: p.read_bytes() for p in styles.rglob("*") if p.is_file()}
+    listing = photos.list_fashionstyle14(str(styles))
+    assert photos.named_but_missing(str(styles)) == ["dataset/gal/not there.jpg"]
+    seen = photos.scan(styles, listing, 16, tmp_path / "cache")
+    counts = photos.report(seen)["files"].to_dict()
+    assert counts == {
+        "kept": 84,
+        "same bytes": 1,
+        "same bytes, other label": 1,
+        "same pixels": 1,
+        "undecodable": 2,
+        "empty": 1,
+        "oversized": 1,
+    }
+    assert all(p.read_bytes() == data for p, data in before.items())
+    again = photos.scan(styles, listing, 16, tmp_path / "again", workers=1)
+    assert again.equals(seen)
+    assert (tmp_path / "cache" / "pixels.npy").read_bytes() == (
+        tmp_path / "again" / "pixels.npy"
+    ).read_bytes()
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")]
+
+
+def test_kept_pixels_are_the_pictures(styles, tmp_path):
+    seen = photos.scan(styles, photos.list_fashionstyle14(str(styles)), 20, tmp_path / "cache")
+    pixels = np.load(tmp_path / "cache" / "pixels.npy", mmap_mode="r")
+    line = seen[(seen["label"] == "mode") & seen["file"].str.endswith(".png")].iloc[0]
+    theirs = np.asarray(Image.open(styles / line["file"]).convert("RGB"))
+    assert np.array_equal(pixels[line["row"]], theirs[:, 2:22])  # 24x20, the middle 20
+
+
+def test_the_papers_totals_give_the_papers_split():
+    totals = {style: sum(counts) for style, counts in TABLE_1.items()}
+    assert tuple(totals) == photos.STYLES
+    assert {style: split_counts(n) for style, n in totals.items()} == TABLE_1
+
+
+@pytest.mark.parametrize(
+    "mode,format",
+    [("L", "PNG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("LA", "PNG"), ("P", "GIF"), ("1", "PNG")],
+)
+def test_every_mode_becomes_rgb(mode, format):
+    assert photos.decode(picture(mode=mode, format=format)).mode == "RGB"
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    assert photos.decode(file.getvalue()).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_one_pixel():
+    known, pixels = {}, photos.square(photos.decode(picture(size=(1, 1), format="PNG")), 8)
+    assert pixels.shape == (8, 8, 3) and known == {}
+
+
+def mutations():
+    "200 ways to damage a JPEG or a PNG."
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        raw = bytearray(picture(i, size=(60, 50), format=("JPEG", "PNG")[i % 2]))
+        kind, at = ("cut", "bit", "overwrite", "zero", "header")[i % 5], int(rng.integers(20, len(raw) - 20))
+        if kind == "cut":
+            raw = raw[:at]
+        elif kind == "bit":
+            raw[at] ^= 1 << int(rng.integers(8))
+        elif kind == "overwrite":
+            raw[at : at + 16] = rng.bytes(16)
+        elif kind == "zero":
+            raw[at : at + 64] = bytes(len(raw[at : at + 64]))
+        else:
+            raw[int(rng.integers(0, 4))] ^= 0xFF
+        yield f"{i:03}_{kind}", bytes(raw)
+
+
+def test_200_damaged_pictures(tmp_path):
+    root = tmp_path / "photos"
+    for i, (name, _) in enumerate(mutations()):
+        put(root / "ab"[i % 2] / f"{name}.jpg", picture(i, size=(60, 50), format=("JPEG", "PNG")[i % 2]))
+    listing = photos.list_folder(str(root))
+    before = photos.scan(root, listing, 16, tmp_path / "before")
+    assert (before["reason"] == "").all() and len(before) == 200
+    for i, (name, raw) in enumerate(mutations()):
+        put(root / "ab"[i % 2] / f"{name}.jpg", raw)
+    assert len(photos.changed(root, before)) == 200
+    after = photos.scan(root, listing, 16, tmp_path / "after")
+    assert set(after["reason"]) <= {"", "undecodable", "oversized", "same pixels", "same pixels, other label"}
+    cut = after["file"].str.contains("cut|header")
+    assert (after[cut]["reason"] == "undecodable").mean() > 0.9
+
+
+def test_near_duplicates_are_reported(tmp_path):
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)).resize(
+        (90, 80), 3
+    )
+    for name, quality in (("a/one.jpg", 95), ("b/two.jpg", 60)):
+        file = io.BytesIO()
+        smooth.save(file, "JPEG", quality=quality)
+        put(tmp_path / "photos" / name, file.getvalue())
+    put(tmp_path / "photos" / "b" / "else.jpg", picture(5))
+    seen = photos.scan(
+        tmp_path / "photos", photos.list_folder(str(tmp_path / "photos")), 16, tmp_path / "cache"
+    )
+    assert photos.near_duplicates(seen).to_numpy().tolist() == [["a/one.jpg", "b/two.jpg"]]
+    assert (seen["reason"] == "").all()
+
+
+@pytest.mark.parametrize("root", ["", "nowhere", "/dev/null"])
+def test_a_missing_root(root):
+    with pytest.raises(BadInput, match=r"parameter root = .*no such folder; expected is"):
+        photos.list_folder(root)
+    with pytest.raises(BadInput, match=r"FashionStyle14 as published.*nothing else is needed"):
+        photos.list_fashionstyle14(root)
+
+
+def test_folders_that_cannot_be_classified(tmp_path):
+    put(tmp_path / "one" / "a.jpg", picture())
+    with pytest.raises(BadInput, match="1 class folders; at least 2"):
+        photos.list_folder(str(tmp_path))
+    (tmp_path / "two").mkdir()
+    with pytest.raises(BadInput, match="class folder 'two' holds no picture"):
+        photos.list_folder(str(tmp_path))
+
+
+def table(root: Path, text: bytes) -> Path:
+    put(root / "a b.jpg", picture())
+    put(root / "labels.csv", text)
+    return root
+
+
+def test_a_table_with_bom_and_crlf(tmp_path):
+    table(tmp_path, "\ufeffimage,label\r\na b.jpg,coat\r\n".encode())
+    assert photos.list_csv(str(tmp_path), "labels.csv").to_numpy().tolist() == [["a b.jpg", "coat"]]
+
+
+@pytest.mark.parametrize(
+    "text,said",
+    [
+        (b"file,label\na b.jpg,coat\n", "labels.csv: no column 'image'; it has file, label"),
+        (b"", "labels.csv: no column 'image'; it has none"),
+        (b"image,label\na b.jpg,\n", "labels.csv, line 2: image or label is empty"),
+        (b"image,label\na b.jpg,coat\n../x.jpg,coat\n", "labels.csv, line 3: '../x.jpg' leads out of"),
+        (b"image,label\n/etc/passwd,coat\n", "labels.csv, line 2: '/etc/passwd' leads out of"),
+    ],
+)
+def test_a_table_that_cannot_be_used(tmp_path, text, said):
+    with pytest.raises(BadInput, match=said):
+        photos.list_csv(str(table(tmp_path / "root", text)), "labels.csv")
+
+
+def test_a_link_out_of_the_root(tmp_path):
+    put(tmp_path / "secret.jpg", picture())
+    root = table(tmp_path / "root", b"image,label\nlink.jpg,coat\n")
+    os.symlink(tmp_path / "secret.jpg", root / "link.jpg")
+    with pytest.raises(BadInput, match=r"line 2: 'link.jpg' leads out of root"):
+        photos.list_csv(str(root), "labels.csv")
+
+
+def test_a_row_without_a_file_is_reported(tmp_path):
+    root = table(tmp_path / "root", b"image,label\na b.jpg,coat\nnot there.jpg,coat\n")
+    seen = photos.scan(root, photos.list_csv(str(root), "labels.csv"), 16, tmp_path / "cache")
+    assert photos.report(seen)["files"].to_dict() == {"kept": 1, "missing": 1}
+
+
+def archive(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("good.jpg", picture())
+        z.writestr(entry, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name,mode",
+    [("../out.jpg", 0), ("/abs.jpg", 0), ("a/../../out.jpg", 0), ("..\\out.jpg", 0), ("C:/x.jpg", 0),
+     ("link.jpg", stat.S_IFLNK | 0o777), ("device", stat.S_IFBLK | 0o600)],
+)  # fmt: skip
+def test_an_archive_that_leads_elsewhere(tmp_path, name, mode):
+    with pytest.raises(BadInput, match="leads elsewhere or is no plain file; refused"):
+        photos.unpack(archive(tmp_path / "bad.zip", name, mode=mode), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.zip"]
+
+
+def test_archives_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos, "MAX_UNPACKED", 1_000_000)
+    with pytest.raises(BadInput, match="refused"):
+        photos.unpack(archive(tmp_path / "zeros.zip", "zeros", bytes(2_000_000)), tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as z:
+        for i in range(photos.MAX_ENTRIES + 1):
+            z.writestr(f"{i}", b"")
+    with pytest.raises(BadInput, match="over 50000 entries"):
+        photos.unpack(tmp_path / "many.zip", tmp_path / "out")
+    put(tmp_path / "no.zip", b"no zip")
+    with pytest.raises(BadInput, match="not a zip that can be read"):
+        photos.unpack(tmp_path / "no.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_good_archive(tmp_path):
+    photos.unpack(archive(tmp_path / "good.zip", "more/b.jpg"), tmp_path / "out")
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")) == [
+        "good.jpg",
+        "more/b.jpg",
+    ]
+
+
+@pytest.mark.skipif(not CLOTHING.is_dir(), reason="the clothing photographs are not beside the project")
+def test_the_clothing_photographs_are_listed():
+    listing = photos.list_clothing(str(CLOTHING))
+    there = listing["file"].map(lambda f: (CLOTHING / f).is_file())
+    every = photos.list_csv(str(CLOTHING), "images.csv")
+    assert (
+        len(every) == 4732
+        and (~every["file"].map(lambda f: (CLOTHING / "images" / f"{f}.jpg").is_file())).sum() == 5
+    )
+    assert len(photos.unlisted(str(CLOTHING), "images/" + every[["file"]] + ".jpg")) == 306
+    assert listing["label"].nunique() == 14 and listing[there]["label"].value_counts().min() >= 80
+    assert not set(photos.NO_CLASS) & set(listing["label"])
+    assert isinstance(listing, pd.DataFrame) and listing["file"].is_monotonic_increasing
