@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'NO_CLASS', 'STYLES', 'GET_FASHIONSTYLE14', 'MAX_ENTRIES', 'MAX_UNPACKED', 'Photos',
            'Unusable', 'decode', 'existing_root', 'inside', 'list_folder', 'list_csv', 'list_clothing',
-           'list_fashionstyle14', 'unlisted', 'named_but_missing', 'listing', 'unpack', 'difference_hash', 'square',
-           'look', 'mark_copies', 'scan', 'report', 'near_duplicates', 'changed']
+           'list_fashionstyle14', 'unlisted', 'named_but_missing', 'listing', 'judge', 'unpack', 'difference_hash',
+           'square', 'look', 'mark_copies', 'scan', 'report', 'near_duplicates', 'changed']
 
 # %% ../nbs/06_photos.ipynb #eae5241d
 import csv
 import hashlib
 import io
 import os
+import shutil
 import stat
 import warnings
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -46,14 +48,14 @@ class Unusable(ValueError):
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    "RGB from any mode: 16 bits scaled to 8, transparency laid over white."
+    "RGB from any mode: 16 bits and floats scaled to 8 bits, transparency laid over white."
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.uint8(np.clip(grey / (257 if grey.max() > 255 else 1), 0, 255)))
+        scale = 1 / 257 if image.mode != "F" else 255 if grey.max(initial=0) <= 1 else 1
+        image = Image.fromarray(np.uint8(np.clip(grey * scale, 0, 255).round()))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 # %% ../nbs/06_photos.ipynb #2fb1ad1e
@@ -78,7 +80,7 @@ def decode(
         raise Unusable("undecodable") from None
 
 # %% ../nbs/06_photos.ipynb #00a8da27
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"}
 
 # %% ../nbs/06_photos.ipynb #4cfe5f7d
 def existing_root(
@@ -109,7 +111,7 @@ def list_folder(
 ) -> pd.DataFrame:  # file, label; sorted by file
     "List a class-per-folder tree; raises `BadInput` for a root with fewer than two classes or an empty one."
     folder = existing_root(root, "a folder that holds one folder a class")
-    classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+    classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith((".", "__")))
     if len(classes) < 2:
         raise BadInput(f"parameter root = {root!r}: {len(classes)} class folders; at least 2 are needed")
     lines = []
@@ -197,9 +199,9 @@ def unlisted(
     root: str,
     listed: pd.DataFrame,  # file, label
 ) -> list[str]:  # relative paths, sorted
-    "Pictures below the root that a list does not name."
+    "Files below the root that a list does not name, whatever they are; hidden ones left out."
     folder = Path(root)
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES}
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*") if p.is_file()}
     return sorted(there - set(listed["file"]))
 
 
@@ -230,33 +232,39 @@ def listing(
 MAX_ENTRIES, MAX_UNPACKED = 50_000, 20 * 2**30
 
 
+def judge(
+    name: str,  # of the archive
+    entries: list[zipfile.ZipInfo],
+) -> None:
+    "Refuse, with `BadInput`, an archive that is too large or has an entry that leads elsewhere."
+    if len(entries) > MAX_ENTRIES or sum(e.file_size for e in entries) > MAX_UNPACKED:
+        raise BadInput(f"{name}: over {MAX_ENTRIES} entries or {MAX_UNPACKED >> 30} GiB; refused")
+    for e in entries:
+        path, kind = PurePosixPath(e.filename.replace("\\", "/")), stat.S_IFMT(e.external_attr >> 16)
+        out = path.is_absolute() or ".." in path.parts or ":" in e.filename
+        if out or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise BadInput(f"{name}: entry {e.filename!r} leads elsewhere or is no plain file; refused")
+
+# %% ../nbs/06_photos.ipynb #099df567
 def unpack(
     archive: Path,
-    folder: Path,  # made; nothing is written elsewhere
-) -> None:
-    "Unpack a zip; raises `BadInput`, with nothing written, for an unsafe or oversized one."
+    folder: Path,  # made, whole or not at all; nothing is written elsewhere
+) -> Path:  # the folder, or the only one in it, where the pictures begin
+    "Unpack a zip; raises `BadInput` for one that is missing, damaged, unsafe or oversized."
+    if not archive.is_file():
+        raise BadInput(f"parameter root = {str(archive)!r}: no such file")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(archive) as z:
-            entries = z.infolist()
-            if len(entries) > MAX_ENTRIES or sum(e.file_size for e in entries) > MAX_UNPACKED:
-                raise BadInput(
-                    f"{archive.name}: over {MAX_ENTRIES} entries or {MAX_UNPACKED >> 30} GiB; refused"
-                )
-            for e in entries:
-                kind = stat.S_IFMT(e.external_attr >> 16)
-                name = PurePosixPath(e.filename.replace("\\", "/"))
-                if (
-                    name.is_absolute()
-                    or ".." in name.parts
-                    or ":" in e.filename
-                    or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-                ):
-                    raise BadInput(
-                        f"{archive.name}: entry {e.filename!r} leads elsewhere or is no plain file; refused"
-                    )
-            z.extractall(folder)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as e:
+            judge(archive.name, z.infolist())
+            z.extractall(beside)
+        os.replace(beside, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as e:
         raise BadInput(f"{archive.name}: not a zip that can be read ({e})") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    inner = [p for p in folder.iterdir() if p.name != "__MACOSX"]
+    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
 
 # %% ../nbs/06_photos.ipynb #87e16359
 def difference_hash(

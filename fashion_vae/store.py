@@ -74,7 +74,9 @@ class Point(Split):
     backbone: str = Field("resnet-small", description="the name of a backbone")
     weights: str = Field("none", description="none, a torchvision weights name or a file's path")
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
-    threads: int = Field(1, ge=1, description="a whole number from 1 on")
+    threads: int = Field(
+        1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores"
+    )
     runs: str = Field("runs", description="a folder that can be written")
 
 # %% ../nbs/05_store.ipynb #a7374c13
