@@ -114,8 +114,9 @@ def test_an_animation_gives_its_first_frame():
 
 
 def test_one_pixel():
-    known, pixels = {}, photos.square(photos.decode(picture(size=(1, 1), format="PNG")), 8)
-    assert pixels.shape == (8, 8, 3) and known == {}
+    image = photos.decode(picture(size=(1, 1), format="PNG"))
+    pixels = photos.square(image, 8)
+    assert pixels.shape == (8, 8, 3) and (pixels == image.getpixel((0, 0))).all()
 
 
 def mutations():

@@ -50,7 +50,7 @@ def test_measures_come_from_the_counts(rows):
     assert line["acc_h"] == pytest.approx(200 / (1 / a + 1 / b))
 
 
-def test_exhibits_are_what_is_committed(rows, root, tmp_path):
+def test_exhibits_are_what_is_committed(rows, root):
     folder, scored = root / "figures" / "fashion-mnist-lt", results.measures(rows)
     setting = "fashion-mnist-lt, resnet-small from scratch"
     assert results.table_1("fashion-mnist-lt") == (folder / "table1.md").read_text()
