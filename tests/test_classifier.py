@@ -16,7 +16,7 @@ def toy(n: int = 300, seed: int = 0) -> tuple[FewShot, dict]:
     y = rng.integers(0, 3, n)
     x = np.float32(rng.normal(size=(n, 5)) + np.eye(3, 5)[y])
     shot = FewShot(
-        Images("toy", np.zeros((n, 1, 1), np.uint8), y, np.zeros(n), ("a", "b", "c")),
+        Images("toy", np.zeros((n, 1, 1), np.uint8), y, np.zeros(n), ("a", "b", "c"), y, ""),
         (2,),
         *[np.arange(n)] * 3,
     )
@@ -28,7 +28,7 @@ def toy(n: int = 300, seed: int = 0) -> tuple[FewShot, dict]:
 def test_a_head_finds_what_logistic_regression_finds(k):
     shot, latents = toy()
     config = HEAD.model_copy(update={"epochs": 300, "batch": 64, "lr": 0.02})
-    logits, _ = train_head("crt", k, shot, latents, config.model_copy(update={"warmup": 0.1}), seed=0)
+    _, logits, _ = train_head("crt", k, shot, latents, config.model_copy(update={"warmup": 0.1}), seed=0)
     i = repeated(shot, k)
     x, y = latents["x.train"][i], shot.data.labels[i]
     best = LogisticRegression(C=1e6, max_iter=1000).fit(x, y)
@@ -65,7 +65,7 @@ def test_two_runs_leave_the_same_rows_to_the_byte(tmp_path, quick):
     for folder in ("a", "b"):
         for arm in ("vae30", "crt50"):
             point = Point(n_f=5, draw=1, runs=str(tmp_path / folder))
-            write_row(point, *retrained(point, arm))
+            write_row(point, *retrained(point, arm)[:2])
         rows.append(
             {
                 p.name: p.read_bytes()

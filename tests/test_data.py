@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
 from fashion_vae import data
-from fashion_vae.store import BadInput
+from fashion_vae.store import BadInput, Split
 
 
 def test_embedded_file_is_made_from_fashion_mnist(fashion_mnist, tmp_path):
@@ -22,7 +22,7 @@ def test_embedded_file_is_made_from_fashion_mnist(fashion_mnist, tmp_path):
 
 
 def test_test_images_come_from_the_test_files_alone(fashion_mnist):
-    images = data.load()
+    images = data.load_embedded()
     theirs = {p.tobytes() for p in data._read_idx(fashion_mnist / "t10k-images-idx3-ubyte.gz")}
     ours = [p.tobytes() for p in images.pixels]
     assert all((p in theirs) == (phase == 2) for p, phase in zip(ours, images.phase, strict=True))
@@ -42,17 +42,17 @@ def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
     file.write_bytes(raw)
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
     with pytest.raises(BadInput, match="damaged"):
-        data.load()
+        data.load_embedded()
 
 
 def test_unknown_data_set():
     with pytest.raises(BadInput, match=r"dataset = 'fashion-mnist'.*did you mean fashion-mnist-lt\?"):
-        data.load("fashion-mnist")
+        data.load(Split(dataset="fashion-mnist"))
 
 
 @pytest.mark.parametrize("draw", range(5))
 def test_draws_are_nested_and_leave_the_majority_and_the_test_set_alone(draw):
-    images = data.load()
+    images = data.load_embedded()
     shots = [data.few_shot(images, n_f, draw, 4) for n_f in (5, 10, 30, 50)]
     for shot, n_f in zip(shots, (5, 10, 30, 50), strict=True):
         few = shot.is_minority(images.labels[shot.train])
@@ -66,8 +66,8 @@ def test_draws_are_nested_and_leave_the_majority_and_the_test_set_alone(draw):
 
 
 def test_the_committed_draws_are_the_ones_drawn(root):
-    kept = pd.read_csv(root / "results" / "fashion-mnist-lt" / "draws-m4.csv", index_col="draw")
-    classes = data.load().classes
+    kept = pd.read_csv(root / "results" / "fashion-mnist-lt" / "draws.csv", index_col="draw")
+    classes = data.load_embedded().classes
     for draw, line in kept.iterrows():
         assert [classes[c] for c in data.minority_classes(classes, 4, draw)] == line.tolist()
 
@@ -75,13 +75,13 @@ def test_the_committed_draws_are_the_ones_drawn(root):
 @pytest.mark.parametrize("n_f", [0, -1, 556])
 def test_n_f_out_of_range(n_f):
     with pytest.raises(BadInput, match=f"n_f = {n_f}: .* has 555 training images"):
-        data.few_shot(data.load(), n_f, 0, 4)
+        data.few_shot(data.load_embedded(), n_f, 0, 4)
 
 
-@pytest.mark.parametrize("m", [0, 10])
+@pytest.mark.parametrize("m", [-1, 10])
 def test_minority_count_out_of_range(m):
     with pytest.raises(BadInput, match=f"minority = {m}: allowed is a whole number from 1 to 9"):
-        data.few_shot(data.load(), 5, 0, m)
+        data.few_shot(data.load_embedded(), 5, 0, m)
 
 
 def test_measures_against_scikit_learn():
@@ -99,3 +99,47 @@ def test_measures_against_scikit_learn():
 
 def test_acc_h_is_zero_when_a_side_is():
     assert data.scores(np.array([[5, 0], [3, 0]]), (1,))["acc_h"] == 0
+
+
+def collection(n: dict[str, int]) -> pd.DataFrame:
+    "A manifest of so many usable images a class."
+    labels = [name for name, count in n.items() for _ in range(count)]
+    digests = [f"{i * 7919 % 10007:x}" for i in range(len(labels))]
+    return pd.DataFrame({"label": labels, "row": range(len(labels)), "pixels": digests})
+
+
+def split(n: dict[str, int], salt: str = "split") -> data.Images:
+    seen = collection(n)
+    return data.split_photographs("toy", seen, np.zeros((len(seen), 1, 1, 3), np.uint8), salt, "")
+
+
+def test_the_papers_totals_give_the_papers_table():
+    images = split({style: sum(counts) for style, counts in data.TABLE_1.items()})
+    found = {c: tuple(len(images.where(i, p)) for p in data.PHASES) for i, c in enumerate(images.classes)}
+    assert found == data.TABLE_1
+
+
+def test_a_split_does_not_depend_on_the_files_order():
+    seen = collection({"a": 40, "b": 30})
+    other = seen.sample(frac=1, random_state=0).reset_index(drop=True)
+    pixels = np.zeros((70, 1, 1, 3), np.uint8)
+    one, two = (
+        data.split_photographs("toy", s.assign(row=range(70)), pixels, "s", "") for s in (seen, other)
+    )
+    assert dict(zip(one.names, one.phase, strict=True)) == dict(zip(two.names, two.phase, strict=True))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_class_too_small_to_split(n):
+    seen = collection({"a": 40, "b": 3})
+    seen.loc[seen.index[-3:][n:], "row"] = -1
+    with pytest.raises(BadInput, match=f"class 'b' has {n} usable images; 3 is the least"):
+        data.split_photographs("toy", seen, np.zeros((43, 1, 1, 3), np.uint8), "s", "")
+
+
+def test_natural_keeps_everything_and_balances():
+    images = split({"a": 100, "b": 90, "c": 20, "d": 10})
+    shot = data.natural(images)
+    assert shot.minority == (2, 3) and len(shot.train) == 60 + 54 + 12 + 6
+    assert data.repeats_of(shot, "bal").tolist() == [1, 1, 5, 10]  # 57 over 12, 57 over 6, rounded to even
+    assert not np.array_equal(images.phase, split({"a": 100, "b": 90, "c": 20, "d": 10}, "split/1").phase)

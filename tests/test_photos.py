@@ -2,7 +2,10 @@
 
 import io
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,8 +17,6 @@ from PIL import Image
 from fashion_vae import photos
 from fashion_vae.data import TABLE_1, split_counts
 from fashion_vae.store import BadInput
-
-CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing"
 
 
 def picture(seed: int = 0, size=(24, 20), format: str = "JPEG", mode: str = "RGB") -> bytes:
@@ -299,17 +300,106 @@ def test_a_good_archive(tmp_path):
     ]
 
 
-@pytest.mark.skipif(not CLOTHING.is_dir(), reason="the clothing photographs are not beside the project")
-def test_the_clothing_photographs_are_listed():
-    listing = photos.list_clothing(str(CLOTHING))
-    there = listing["file"].map(lambda f: (CLOTHING / f).is_file())
-    every = photos.list_csv(str(CLOTHING), "images.csv")
+def test_the_clothing_photographs_are_listed(clothing):
+    listing = photos.list_clothing(str(clothing))
+    there = listing["file"].map(lambda f: (clothing / f).is_file())
+    every = photos.list_csv(str(clothing), "images.csv")
     assert (
         len(every) == 4732
-        and (~every["file"].map(lambda f: (CLOTHING / "images" / f"{f}.jpg").is_file())).sum() == 5
+        and (~every["file"].map(lambda f: (clothing / "images" / f"{f}.jpg").is_file())).sum() == 5
     )
-    others = photos.unlisted(str(CLOTHING), "images/" + every[["file"]] + ".jpg")
+    others = photos.unlisted(str(clothing), "images/" + every[["file"]] + ".jpg")
     assert sum(f.endswith(".jpg") for f in others) == 306
     assert listing["label"].nunique() == 14 and listing[there]["label"].value_counts().min() >= 80
     assert not set(photos.NO_CLASS) & set(listing["label"])
     assert isinstance(listing, pd.DataFrame) and listing["file"].is_monotonic_increasing
+
+
+def test_a_collection_is_scanned_once_and_again_when_a_file_changes(photographs, tmp_path, monkeypatch):
+    root, scans, scan = tmp_path / "my photos", [], photos.scan
+    shutil.copytree(photographs, root)
+    monkeypatch.setattr(photos, "scan", lambda *a: scans.append(1) or scan(*a))
+    monkeypatch.setattr(photos, "fingerprint", lambda f: "")
+
+    def kept():
+        seen, pixels, digest = photos.photographs("folder", str(root), "", 8, tmp_path / "runs")
+        return len(pixels[: (seen["row"] >= 0).sum()]), digest
+
+    first = kept()
+    assert first[0] == 69 and kept() == first and len(scans) == 1
+    state = photos.state("folder", str(root), "")
+    shutil.copy(root / "blue" / "IMG 0.png", root / "blue" / "twice.png")
+    assert photos.state("folder", str(root), "") != state
+    assert kept()[0] == 69 and len(scans) == 2
+    file = next((tmp_path / "runs").rglob("pixels.npy"))
+    raw = bytearray(file.read_bytes())
+    raw[-100] ^= 1
+    file.write_bytes(raw)
+    with pytest.warns(UserWarning, match="what was kept is damaged; scanned again"):
+        assert kept()[0] == 69
+    assert len(scans) == 3
+
+
+def test_kept_pixels_have_no_gaps(photographs, tmp_path):
+    root = tmp_path / "my photos"
+    shutil.copytree(photographs, root)
+    shutil.copy(root / "blue" / "IMG 0.png", root / "blue" / "IMG 00.png")
+    put(root / "blue" / "AAA.jpg", b"<html>")
+    seen, pixels, _ = photos.photographs("folder", str(root), "", 32, tmp_path / "runs")
+    good = seen[seen["row"] >= 0]
+    assert good["row"].tolist() == list(range(69))
+    for line in good.itertuples():
+        assert np.array_equal(pixels[line.row], photos.square(Image.open(root / line.file), 32))
+
+
+def test_a_zip_is_a_root(photographs, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", photographs.parent)
+    seen, pixels, _ = photos.photographs("folder", archive, "", 8, tmp_path / "runs")
+    assert (seen["row"] >= 0).sum() == 69 and pixels.shape[1:] == (8, 8, 3)
+    assert photos.state("folder", archive, "") == photos.state("folder", archive, "")
+
+
+def test_a_table_instead_of_folders(photographs, tmp_path):
+    names = sorted(p.relative_to(photographs).as_posix() for p in photographs.rglob("*.png"))
+    lines = [f'"{n}",{n.split("/")[0].replace(",", "")}' for n in names]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *lines]))
+    seen, _, _ = photos.photographs(
+        "folder", str(photographs), str(tmp_path / "labels.csv"), 8, tmp_path / "runs"
+    )
+    assert seen["label"].value_counts().to_dict() == {"red": 30, "green coat 百褶": 30, "blue": 9}
+
+
+def git(folder, *words) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    return subprocess.run(
+        ["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_clothing_is_fetched_by_its_digest_or_not_at_all(tmp_path):
+    home = tmp_path / "home"
+    put(home / "images.csv", b"image,label\n")
+    git(tmp_path, "init", "-q", str(home))
+    git(home, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(home, "add", ".")
+    git(home, "commit", "-qm", "x")
+    commit = git(home, "rev-parse", "HEAD")
+    folder = photos.fetch_clothing(tmp_path / "data" / "clothing", f"file://{home}", commit)
+    assert (folder / "images.csv").read_bytes() == b"image,label\n"
+    with pytest.raises(BadInput, match=r"could not be fetched .*give its folder as parameter root"):
+        photos.fetch_clothing(tmp_path / "data" / "other", f"file://{home}", "0" * 40)
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["clothing"]
+
+
+@pytest.mark.parametrize("size", [(9000, 9112), (14000, 14000)], ids=["82 megapixels", "196 megapixels"])
+def test_a_giant_is_refused_within_a_gigabyte(tmp_path, size):
+    Image.new("L", size).save(tmp_path / "giant.png", compress_level=9)
+    code = (
+        "import sys; from pathlib import Path; from fashion_vae.photos import look;"
+        "print(look(Path(sys.argv[1]), 64)[0]['reason'], Path('/proc/self/status').read_text().split('VmHWM:')[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "giant.png"], capture_output=True, text=True, check=True
+    )
+    reason, kilobytes = done.stdout.split()[:2]  # the peak of this process alone, not of its parent
+    assert reason == "oversized" and int(kilobytes) < 1_000_000

