@@ -431,7 +431,7 @@ def forward(
     data: Images,
     index: np.ndarray,  # of the images, (N,)
     config: BackboneConfig,
-    batch: int = 256,
+    batch: int = 64,  # as in training: activations are what takes memory
 ) -> Tensor:  # (N, whatever the network gives), float32, on the device
     "Run a network over many images, without gradients and with BatchNorm at rest."
     net.eval()

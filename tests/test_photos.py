@@ -396,7 +396,8 @@ def test_a_giant_is_refused_within_a_gigabyte(tmp_path, size):
     Image.new("L", size).save(tmp_path / "giant.png", compress_level=9)
     code = (
         "import sys; from pathlib import Path; from fashion_vae.photos import look;"
-        "print(look(Path(sys.argv[1]), 64)[0]['reason'], Path('/proc/self/status').read_text().split('VmHWM:')[1])"
+        "said = look(Path(sys.argv[1]), 64)[0]['reason'];"
+        "print(said, Path('/proc/self/status').read_text().split('VmHWM:')[1])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "giant.png"], capture_output=True, text=True, check=True
