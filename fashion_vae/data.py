@@ -6,7 +6,7 @@
 __all__ = ['TABLE_1', 'PHASES', 'EMBEDDED', 'EMBEDDED_SHA256', 'split_counts', 'Images', 'load_embedded', 'embed_fashion_mnist',
            'hash_rank', 'minority_classes', 'split_photographs', 'load', 'FewShot', 'few_shot', 'natural', 'shot_of',
            'repeats_of', 'repeated', 'confusion', 'harmonic', 'scores', 'calibration_bins', 'calibration_error',
-           'arms_table', 'save_figure', 'sample_sheet', 'plot_counts']
+           'arms_table', 'save_figure', 'sample_sheet', 'alike_across', 'plot_counts']
 
 # %% ../nbs/00_data.ipynb #65302c17
 import gzip
@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .photos import LAYOUTS, photographs
+from .photos import LAYOUTS, near_duplicates, photographs
 from .store import BadInput, Split, one_of, output_folder, write_whole
 
 # %% ../nbs/00_data.ipynb #ec8859b3
@@ -379,6 +379,18 @@ def sample_sheet(
         )
     figure.suptitle(f"{data.name}: training images, * minority classes")
     return figure
+
+# %% ../nbs/00_data.ipynb #e28c54c4
+def alike_across(
+    data: Images,
+    seen: pd.DataFrame,  # the manifest it was split from
+) -> pd.DataFrame:  # file, other, and the phase of each
+    "Near-duplicates on two sides of the split: reported, not dropped."
+    pairs = near_duplicates(seen)
+    phase = {name: PHASES[p] for name, p in zip(data.names, data.phase, strict=True)}
+    of = seen.set_index("file")["pixels"].map(phase)
+    pairs["phase"], pairs["other_phase"] = of[pairs["file"]].to_numpy(), of[pairs["other"]].to_numpy()
+    return pairs[pairs["phase"] != pairs["other_phase"]]
 
 # %% ../nbs/00_data.ipynb #aec40e34
 def plot_counts(

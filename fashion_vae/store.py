@@ -186,10 +186,9 @@ def to_json(value) -> bytes:  # one line, UTF-8
     return (json.dumps(short(value), sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 # %% ../nbs/05_store.ipynb #438a7c1c
-def _ours(f) -> bool:
-    "Is `f` of this project or of the notebook that runs? Storing changes nothing, and images have a digest."
+def _ours(f, apart: tuple[str, ...]) -> bool:
+    "Is `f` of this project or of the notebook that runs, and not of a module that is left out?"
     home = getattr(f, "__module__", None) or ""
-    apart = ("fashion_vae.store", "fashion_vae.photos")
     mine = home == "__main__" or (home.startswith("fashion_vae.") and home not in apart)
     return isinstance(f, (FunctionType, type)) and mine
 
@@ -215,13 +214,14 @@ def _globals_of(code: CodeType) -> list[str]:
 # %% ../nbs/05_store.ipynb #49e77ae2
 def fingerprint(
     function: Callable,  # a function of this project
+    apart: tuple[str, ...] = ("fashion_vae.store", "fashion_vae.photos"),  # modules left out
 ) -> str:  # 16 hex digits
     "Digest of a function's syntax and of all the project's functions, classes and constants it reaches."
     parts, todo = {}, [function]
     while todo:
         f = todo.pop()
         f = inspect.unwrap(f) if callable(f) else f
-        if not _ours(f) or f.__qualname__ in parts:
+        if not _ours(f, apart) or f.__qualname__ in parts:
             continue
         if isinstance(f, type):
             parts[f.__qualname__] = []

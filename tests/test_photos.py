@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from fashion_vae import photos
-from fashion_vae.data import TABLE_1, split_counts
-from fashion_vae.store import BadInput
+from fashion_vae.data import PHASES, TABLE_1, alike_across, load
+from fashion_vae.store import BadInput, Split
 
 
 def picture(seed: int = 0, size=(24, 20), format: str = "JPEG", mode: str = "RGB") -> bytes:
@@ -93,10 +93,18 @@ def test_kept_pixels_are_the_pictures(styles, tmp_path):
     assert np.array_equal(pixels[line["row"]], theirs[:, 2:22])  # 24x20, the middle 20
 
 
-def test_the_papers_totals_give_the_papers_split():
-    totals = {style: sum(counts) for style, counts in TABLE_1.items()}
-    assert tuple(totals) == photos.STYLES
-    assert {style: split_counts(n) for style, n in totals.items()} == TABLE_1
+def test_a_tree_with_the_papers_totals_gives_the_papers_table(tmp_path):
+    root, count = tmp_path / "FashionStyle14_v1", 0
+    for style, counts in TABLE_1.items():
+        (root / "dataset" / style).mkdir(parents=True)
+        for i in range(sum(counts)):
+            colour = (count % 256, count // 256, 0)  # no two pictures are alike
+            Image.new("RGB", (1, 1), colour).save(root / "dataset" / style / f"{i} copy.png")
+            count += 1
+    images = load(Split(dataset="fashionstyle14", root=str(root), runs=str(tmp_path / "runs")), side=1)
+    assert images.classes == photos.STYLES and len(images.pixels) == count == 12959
+    found = [tuple(len(images.where(i, p)) for p in PHASES) for i in range(14)]
+    assert found == list(TABLE_1.values())
 
 
 @pytest.mark.parametrize(
@@ -171,6 +179,23 @@ def test_near_duplicates_are_reported(tmp_path):
     assert (seen["reason"] == "").all()
 
 
+def test_near_duplicates_on_two_sides_of_the_split(photographs, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photographs, root)
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)).resize(
+        (90, 80), 3
+    )
+    for i in range(12):  # twelve of a kind in one class: some of them must fall on two sides
+        smooth.save(root / "red" / f"like {i}.jpg", quality=60 + 3 * i)
+    split = Split(dataset="folder", root=str(root), runs=str(tmp_path / "runs"))
+    images, (seen, _, _) = load(split, 16), photos.photographs("folder", str(root), "", 16, tmp_path / "runs")
+    phases = {name: PHASES[p] for name, p in zip(images.names, images.phase, strict=True)}
+    of = [phases[seen.loc[seen["file"] == f"red/like {i}.jpg", "pixels"].item()] for i in range(12)]
+    across = alike_across(images, seen)
+    expected = sum(of[i] != of[j] for i in range(12) for j in range(i))
+    assert expected > 0 and across["file"].str.contains("like").sum() == expected
+
+
 @pytest.mark.parametrize("root", ["", "nowhere", "/dev/null"])
 def test_a_missing_root(root):
     with pytest.raises(BadInput, match=r"parameter root = .*no such folder; expected is"):
@@ -212,6 +237,12 @@ def test_a_table_with_bom_and_crlf(tmp_path):
 def test_a_table_that_cannot_be_used(tmp_path, text, said):
     with pytest.raises(BadInput, match=said):
         photos.list_csv(str(table(tmp_path / "root", text)), "labels.csv")
+
+
+def test_a_label_that_the_clothing_dataset_does_not_have(tmp_path):
+    put(tmp_path / "images.csv", b"image,label\na,Hat\nb,T-shirt\n")
+    with pytest.raises(BadInput, match=r"images.csv, line 3: label = 'T-shirt': .*did you mean T-Shirt\?"):
+        photos.list_clothing(str(tmp_path))
 
 
 def test_a_link_out_of_the_root(tmp_path):
