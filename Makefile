@@ -1,22 +1,24 @@
 # make paper: everything, from images to Table 2; make test: every check; make lab: the notebooks
 # make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]: on photographs
 PYTHON ?= python3.11
-DATA ?= fashion-mnist-lt
-PROTOCOL ?= gfsl
+CORES ?= all
+export FASHION_VAE_DATA := $(DATA)
+export FASHION_VAE_ROOT := $(ROOT)
+export FASHION_VAE_CSV := $(CSV)
+export FASHION_VAE_PROTOCOL := $(PROTOCOL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: paper test lab sync notebooks lock
 
 paper: .venv/installed
-	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local \
-		--config dataset='$(DATA)' root='$(ROOT)' csv='$(CSV)' protocol='$(PROTOCOL)'
-	@cd figures/$$(python -c 'import sys; from fashion_vae.store import Split; print(Split(dataset=sys.argv[1], root=sys.argv[2], protocol=sys.argv[3]).name)' '$(DATA)' '$(ROOT)' '$(PROTOCOL)') && cat table2.md findings.md $$(ls remedies.md 2> /dev/null)
+	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
+	@python workflow/show.py
 
 test: .venv/installed
 	python tests/in_sync.py
 	ruff check
-	nbdev_test --timing
 	pytest -q
+	nbdev_test --timing
 
 lab: .venv/installed
 	jupyter lab nbs

@@ -481,9 +481,10 @@ def stage_config(
 ) -> dict:
     "All a stage's result depends on, besides the code."
     who = point.model_dump(exclude=ELSEWHERE) | {"images": shot_for(point).data.digest}
+    who["weights"] = Path(point.weights).name
     if Path(point.weights).is_file():
         who["weights_sha256"] = hashlib.sha256(Path(point.weights).read_bytes()).hexdigest()
-    if point.backbone in PACKAGED:
+    if point.backbone in PACKAGED and find_spec("timm"):
         who["timm"] = version("timm")
     return who | {type(c).__name__: c.model_dump() for c in configs} | more
 

@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from csv import DictReader
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -35,6 +36,7 @@ from tqdm import tqdm
 from fashion_vae.store import (
     BadInput,
     Strict,
+    as_typed,
     fingerprint,
     one_of,
     output_folder,
@@ -151,25 +153,31 @@ def list_csv(
 ) -> pd.DataFrame:  # file, label; sorted by file
     "List a table's pictures; raises `BadInput` with file and line for what is missing, unknown or outside."
     folder = existing_root(root, "the folder that the table's paths are relative to")
-    path = folder / table
+    path = folder / table if (folder / table).is_file() else as_typed(table)
     if not path.is_file():
-        raise BadInput(f"parameter csv = {table!r}: no such file in {folder.name}")
-    with open(path, newline="", encoding="utf-8-sig") as f:
+        raise BadInput(f"parameter csv = {table!r}: no such file, in {folder.name} or beside")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path.name}: byte {e.start} is not UTF-8; save the table as UTF-8") from None
+    with io.StringIO(text, newline="") as f:
         reader = DictReader(f)
         for column in (image, label):
             if column not in (reader.fieldnames or []):
                 raise BadInput(
                     f"{path.name}: no column {column!r}; it has {', '.join(reader.fieldnames or ['none'])}"
                 )
-        lines = []
+        lines = {}
         for line in reader:
             where = f"{path.name}, line {reader.line_num}"
             if not line[image] or not line[label]:
                 raise BadInput(f"{where}: {image} or {label} is empty")
             if labels:
                 one_of(f"{where}: {label}", line[label], labels)
-            lines.append((inside(folder, line[image], where).relative_to(folder).as_posix(), line[label]))
-    return pd.DataFrame(lines, columns=["file", "label"]).sort_values("file", ignore_index=True)
+            file = inside(folder, line[image], where).relative_to(folder).as_posix()
+            if lines.setdefault(file, line[label]) != line[label]:
+                raise BadInput(f"{where}: {file!r} is {line[label]!r} here and {lines[file]!r} above")
+    return pd.DataFrame(sorted(lines.items()), columns=["file", "label"])
 
 # %% ../nbs/06_photos.ipynb #fe2798bd
 NO_CLASS = ("Not sure", "Other", "Skip")
@@ -197,7 +205,7 @@ STYLES = (
     "mode", "natural", "retro", "rock", "street",
 )  # fmt: skip
 GET_FASHIONSTYLE14 = (
-    "FashionStyle14 as published: a folder, or its zip unpacked, that holds dataset/<style>/<file>;"
+    "FashionStyle14 as published: its zip, or the folder in it, that holds dataset/<style>/<file>;"
     " it is had from its authors (esslab.jp/~ess/en/data/fashionstyle14), and nothing else is needed"
 )
 
@@ -207,13 +215,15 @@ def list_fashionstyle14(
 ) -> pd.DataFrame:  # file, label; sorted by file
     "List FashionStyle14 by what lies in its style folders; its own lists are damaged and only reported."
     folder = existing_root(root, GET_FASHIONSTYLE14)
-    found = [d for d in (folder / "dataset", *folder.glob("*/dataset")) if d.is_dir()]
-    if not found or {d.name for d in found[0].iterdir() if d.is_dir()} != set(STYLES):
+    places = (folder / "dataset", *folder.glob("*/dataset"), folder)
+    found = [p for p in places if p.is_dir() and {d.name for d in p.iterdir() if d.is_dir()} == set(STYLES)]
+    if not found:
         raise BadInput(
             f"parameter root = {root!r}: no dataset/ with the 14 styles; expected is {GET_FASHIONSTYLE14}"
         )
     files = list_folder(str(found[0]))
-    return files.assign(file=found[0].relative_to(folder).as_posix() + "/" + files["file"])
+    inner = found[0].relative_to(folder)
+    return files.assign(file=[(inner / f).as_posix() for f in files["file"]])
 
 # %% ../nbs/06_photos.ipynb #9f16275a
 def unlisted(
@@ -231,8 +241,9 @@ def named_but_missing(
 ) -> list[str]:  # relative paths, sorted
     "What FashionStyle14's own lists (train.csv, valid.csv, test.csv; a path a line) name and is not there."
     lists = [p for name in ("train", "valid", "test") for p in sorted(Path(root).rglob(f"{name}.csv"))]
-    names = [(p, line) for p in lists for line in p.read_text(encoding="utf-8-sig").splitlines() if line]
-    return sorted({line for p, line in names if not inside(p.parent, line, p.name).is_file()})
+    text = [(p, p.read_text(encoding="utf-8-sig", errors="replace")) for p in lists]
+    names = [(p, line) for p, lines in text for line in lines.splitlines() if line]
+    return sorted({line for p, line in names if not (p.parent / line).is_file()})
 
 # %% ../nbs/06_photos.ipynb #52486ad6
 LAYOUTS = {"folder": list_folder, "fashionstyle14": list_fashionstyle14, "clothing": list_clothing}
@@ -245,7 +256,13 @@ def listing(
 ) -> pd.DataFrame:  # file, label; sorted by file
     "List a collection; raises `BadInput` for an unknown name, and whatever the layout's own list raises."
     one_of("parameter dataset", dataset, LAYOUTS)
-    return list_csv(root, csv) if csv and dataset == "folder" else LAYOUTS[dataset](root)
+    listed = list_csv(root, csv) if csv else LAYOUTS[dataset](root)
+    if listed.empty:
+        raise BadInput(f"parameter root = {root!r}: nothing is listed; expected are pictures with labels")
+    for file in listed["file"]:
+        if not file.isascii() and file != file.encode(errors="replace").decode():
+            raise BadInput(f"parameter root = {root!r}: the file name {file!r} is not UTF-8; rename it")
+    return listed
 
 # %% ../nbs/06_photos.ipynb #8f5ee2de
 MAX_ENTRIES, MAX_UNPACKED = 50_000, 20 * 2**30
@@ -404,8 +421,10 @@ def changed(
     "Compare a collection with its manifest."
 
     def digest(file: str) -> str:
-        path = root / file
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        try:
+            return hashlib.sha256((root / file).read_bytes()).hexdigest()
+        except OSError:  # gone, or not to be read: as the scan had it
+            return ""
 
     with ThreadPoolExecutor() as pool:
         now = list(pool.map(digest, seen["file"]))
@@ -425,9 +444,15 @@ def _signature(root: Path, listed: pd.DataFrame, side: int) -> str:
     return hashlib.sha256(to_json([lines, state, side, code, PIL.__version__])).hexdigest()
 
 
-def _digest(path: Path) -> str:
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, size: int, time: int) -> str:
+    "SHA-256 of a file, read again when its size or time differs."
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return _digest_of(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 # %% ../nbs/06_photos.ipynb #03d925c1
 def kept_scan(
@@ -480,12 +505,6 @@ def fetch_clothing(
     return folder
 
 # %% ../nbs/06_photos.ipynb #1fbd95d8
-def _found(root: str) -> Path:
-    "A root as typed, or relative to the project."
-    path = Path(root).expanduser()
-    return path if path.exists() else project_root() / path
-
-
 def opened(
     dataset: str,
     root: str,  # a folder, a zip, or nothing
@@ -496,7 +515,7 @@ def opened(
         folder = project_root() / "data" / "clothing"
         with FileLock(output_folder("data", "data") / "clothing.lock"):
             return folder if folder.is_dir() else fetch_clothing(folder)
-    path = _found(root)
+    path = as_typed(root)
     if path.suffix.lower() != ".zip" or path.is_dir():
         return path
     state = path.stat() if path.is_file() else None
@@ -528,9 +547,10 @@ def state(
 ) -> str:  # changes when a file of the collection comes, goes or changes
     "What a grid compares, without reading a picture; raises `BadInput` if a collection cannot be listed."
     one_of("parameter dataset", dataset, ["fashion-mnist-lt", *LAYOUTS])
-    path = _found(root)
+    path, table = as_typed(root), as_typed(csv)
     if path.is_file():  # an archive
-        return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+        files = [path, table] if csv and table.is_file() else [path]
+        return " ".join(f"{f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
     if dataset == "clothing" and not root:
         return CLOTHING_COMMIT
     return _signature(path, listing(dataset, str(path) if root else "", csv), 0)

@@ -134,7 +134,7 @@ def train_vae(
 
     def loss(i: Tensor, epoch: int) -> dict:
         beta = beta_at(epoch, config)
-        return loss_terms(vae, x[i], beta, g) | {"beta": torch.tensor(beta)}
+        return loss_terms(vae, x[i], beta, g) | {"beta": torch.tensor(beta, device=x.device)}
 
     def validate(epoch: int) -> dict:
         terms = loss_terms(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import fashion_vae
 from fashion_vae.backbone import backbone_stage, fine_tuned, shot_for
 from fashion_vae.classifier import retrained
 from fashion_vae.models import load_model, model_folder, predict, save_model, side_by_side, upload
+from fashion_vae.photos import look
 from fashion_vae.store import BadInput, Point
 from fashion_vae.vae import vae_stage
 
@@ -56,10 +58,40 @@ def test_a_model_gives_the_logits_and_the_measures_of_its_run(trained):
         assert right == pytest.approx(model.about["arms"][row["arm"]]["measures"]["test"]["acc"], abs=1e-5)
 
 
+def test_a_photo_gets_the_probabilities_that_its_run_gave_it(trained, photographs):
+    folder, point, _ = trained
+    arrays, shot = backbone_stage(point)[0], shot_for(point)
+    given = dict(
+        zip(shot.data.names[shot.test], torch.from_numpy(arrays["logits.test"]).softmax(1), strict=True)
+    )
+    found = 0
+    for path in photographs.rglob("*.png"):
+        digest = look(path, 8)[0]["pixels"]
+        if digest in given:
+            mine = predict(path, folder, "plain")
+            theirs = dict(zip(shot.data.classes, given[digest].tolist(), strict=True))
+            assert mine == pytest.approx(theirs, abs=0.02)  # bf16, and another batch
+            found += 1
+    assert found == len(shot.test)
+
+
 def test_what_a_button_shows(trained, photographs):
     photo = next(photographs.rglob("*.png")).read_bytes()
     text = side_by_side(photo, load_model(trained[0]), ("plain", "vae30"))
     assert text.count("<tr>") == 4 and "plain" in text and text.count(" %") == 6
+
+
+def test_a_photo_by_the_button(trained, photographs):
+    shown = []
+    upload(trained[0], ("plain", "vae30"), shown.append)
+    button, answer = shown[0].children
+    for content, said in (
+        (next(photographs.rglob("*.png")).read_bytes(), "<table>"),
+        (b"<b>", "undecodable"),
+    ):
+        file = {"name": "x", "type": "image/png", "size": len(content), "content": memoryview(content)}
+        button.value = [file | {"last_modified": datetime.now(UTC)}]
+        assert said in answer.value and "<b>" not in answer.value
 
 
 def test_without_ipywidgets_the_cell_says_how(trained, monkeypatch):

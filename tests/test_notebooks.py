@@ -60,7 +60,7 @@ def test_a_notebooks_parameters_are_its_models(name):
 def test_committed_notebooks_are_fit_to_read(path):
     text = path.read_text(encoding="utf-8")
     assert len(text) < 1_000_000
-    assert "<script" not in text and not re.search(r"/(home|root|tmp)/", text)
+    assert "<script" not in text and not re.search(r"/(home|root|tmp|work)/", text)
     outputs = [o for c in cells(path) if c["cell_type"] == "code" for o in c["outputs"]]
     assert outputs and not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
 
@@ -135,6 +135,49 @@ def test_the_grid_has_the_jobs_it_should():
         assert re.search(rf"total\s+{3 * points + 4}\b", done.stdout + done.stderr)
 
 
+def dry_run(**config) -> str:
+    command = [
+        "snakemake",
+        "--snakefile",
+        "workflow/Snakefile",
+        "--cores",
+        "1",
+        "--dry-run",
+        "--nolock",
+        "-p",
+    ]
+    command += ["--config", *[f"{k}={v}" for k, v in config.items()]] if config else []
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def test_the_grid_of_a_folder_knows_what_its_smallest_class_allows(photographs):
+    said = dry_run(dataset="folder", root=f"'{photographs}'", backbone="resnet18")
+    assert "'blue' has 5 pictures for training: n_f = [5] of [5, 10, 30, 50]" in said
+    assert re.search(r"total\s+13\b", said) and "-r backbone resnet18" in said
+    said = dry_run(dataset="folder", root=f"'{photographs}'", protocol="natural")
+    assert re.search(r"total\s+19\b", said) and f"-r root '{photographs}'" in said and "osbal" in said
+
+
+@pytest.mark.parametrize(
+    "config,said",
+    [
+        ({"dataset": "fashionstyle14"}, "FashionStyle14 as published.*nothing else is needed"),
+        (
+            {"dataset": "folder", "root": "nowhere"},
+            "no such folder; expected is a folder that holds one folder a class",
+        ),
+        ({"root": "x"}, "fashion-mnist-lt comes with the package"),
+        ({"dataset": "clothing", "csv": "a.csv"}, "clothing has its own lists"),
+        ({"dataset": "clothes"}, "dataset = 'clothes': allowed are clothing"),
+        ({"dataset": "clothing", "protocol": "nat"}, "protocol = 'nat': allowed is gfsl"),
+    ],
+)
+def test_a_grid_that_cannot_be_says_so_in_a_sentence(config, said):
+    lines = dry_run(**config).splitlines()
+    assert len(lines) <= 2 and re.search(said, lines[-1])
+
+
 def test_a_folder_of_ones_own_from_grid_to_advice(tmp_path, photographs):
     "The real notebooks on 69 pictures, imbalanced as they are: what a user with photographs gets."
     given = {"dataset": "folder", "root": str(photographs), "protocol": "natural", "runs": str(tmp_path)}
@@ -154,7 +197,9 @@ def test_a_folder_of_ones_own_from_grid_to_advice(tmp_path, photographs):
         list(pool.map(lambda d: run("01_backbone", d, arms="plain osbal"), range(2)))
         list(pool.map(lambda d: run("03_classifier", d), range(2)))
     lines = [
-        p.read_text() for p in tmp_path.glob("rows/folder-my-photos-natural/*/*.json") if ".run" not in p.name
+        p.read_text()
+        for p in tmp_path.glob("rows/folder-my-photos-*-natural/*/*.json")
+        if ".run" not in p.name
     ]
     (tmp_path / "rows.jsonl").write_text("".join(lines))
     rows = read_rows(tmp_path / "rows.jsonl")
@@ -163,5 +208,5 @@ def test_a_folder_of_ones_own_from_grid_to_advice(tmp_path, photographs):
     }
     assert all(r["minority_classes"] == ["blue"] and r["train_images"] == [5, 18, 18] for r in rows)
     assert not {"root", "csv", "runs"} & set(rows[0]) and str(tmp_path) not in "".join(lines)
-    said = remedies(measures(rows), "folder-my-photos-natural", 0.35 / 0.6)
-    assert re.search(r"The best remedy, chosen by validation, is \*\*(osbal|vaebal|crtbal)\*\*", said)
+    said = remedies(measures(rows), rows[0]["dataset"], 0.35 / 0.6)
+    assert re.search(r"Use \*\*(osbal|vaebal|crtbal)\*\*", said)

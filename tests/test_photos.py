@@ -230,6 +230,11 @@ def test_a_table_with_bom_and_crlf(tmp_path):
         (b"file,label\na b.jpg,coat\n", "labels.csv: no column 'image'; it has file, label"),
         (b"", "labels.csv: no column 'image'; it has none"),
         (b"image,label\na b.jpg,\n", "labels.csv, line 2: image or label is empty"),
+        (
+            b"image,label\na b.jpg,coat\na b.jpg,hat\n",
+            "labels.csv, line 3: 'a b.jpg' is 'hat' here and 'coat' above",
+        ),
+        (b"image,label\n\xe9.jpg,coat\n", "labels.csv: byte 12 is not UTF-8"),
         (b"image,label\na b.jpg,coat\n../x.jpg,coat\n", "labels.csv, line 3: '../x.jpg' leads out of"),
         (b"image,label\n/etc/passwd,coat\n", "labels.csv, line 2: '/etc/passwd' leads out of"),
     ],
@@ -350,7 +355,7 @@ def test_a_collection_is_scanned_once_and_again_when_a_file_changes(photographs,
     root, scans, scan = tmp_path / "my photos", [], photos.scan
     shutil.copytree(photographs, root)
     monkeypatch.setattr(photos, "scan", lambda *a: scans.append(1) or scan(*a))
-    monkeypatch.setattr(photos, "fingerprint", lambda f: "")
+    monkeypatch.setattr(photos, "fingerprint", lambda f, apart: "")
 
     def kept():
         seen, pixels, digest = photos.photographs("folder", str(root), "", 8, tmp_path / "runs")
@@ -381,6 +386,30 @@ def test_kept_pixels_have_no_gaps(photographs, tmp_path):
     assert good["row"].tolist() == list(range(69))
     for line in good.itertuples():
         assert np.array_equal(pixels[line.row], photos.square(Image.open(root / line.file), 32))
+
+
+def test_a_table_that_lists_nothing(tmp_path):
+    table(tmp_path / "root", b"image,label\n")
+    with pytest.raises(BadInput, match="nothing is listed"):
+        photos.listing("folder", str(tmp_path / "root"), "labels.csv")
+
+
+def test_a_picture_listed_twice_counts_once(tmp_path):
+    root = table(tmp_path / "root", b"image,label\na b.jpg,coat\na b.jpg,coat\n")
+    assert len(photos.list_csv(str(root), "labels.csv")) == 1
+
+
+def test_a_file_name_that_is_no_text(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "photos")
+    shutil.copy(photographs / "red" / "IMG 0.png", os.fsencode(tmp_path / "photos" / "red") + b"/\xff.png")
+    with pytest.raises(BadInput, match="is not UTF-8; rename it"):
+        photos.state("folder", str(tmp_path / "photos"), "")
+
+
+def test_fashionstyle14_is_found_wherever_it_begins(styles):
+    for root in (styles, styles / "FashionStyle14_v1", styles / "FashionStyle14_v1" / "dataset"):
+        listed = photos.list_fashionstyle14(str(root))
+        assert len(listed) == 91 and all((root / f).is_file() for f in listed["file"])
 
 
 def test_a_zip_is_a_root(photographs, tmp_path):
