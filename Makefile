@@ -2,11 +2,12 @@
 # make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]: on photographs
 PYTHON ?= python3.11
 CORES ?= all
-typed = $(if $(findstring command,$(origin $1)),$($1)) # not what the environment happens to call ROOT
-export FASHION_VAE_DATA := $(strip $(call typed,DATA))
-export FASHION_VAE_ROOT := $(strip $(call typed,ROOT))
-export FASHION_VAE_CSV := $(strip $(call typed,CSV))
-export FASHION_VAE_PROTOCOL := $(strip $(call typed,PROTOCOL))
+# as typed after make, not what the environment happens to call ROOT
+typed = $(if $(findstring command,$(origin $1)),$($1))
+export FASHION_VAE_DATA := $(call typed,DATA)
+export FASHION_VAE_ROOT := $(call typed,ROOT)
+export FASHION_VAE_CSV := $(call typed,CSV)
+export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: paper test lab sync notebooks lock
