@@ -349,6 +349,7 @@ def save_figure(
     figure,  # matplotlib Figure
     path: Path,  # without suffix
     kinds: tuple[str, ...] = ("svg", "png"),
+    dpi: int = 160,  # of a PNG
 ) -> None:
     "Save as .svg and .png, byte for byte the same on a rerun."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -356,7 +357,7 @@ def save_figure(
     with mpl.rc_context({"svg.hashsalt": "fashion_vae"}):
         for kind in kinds:
             to = path.with_name(f"{path.name}.{kind}")
-            figure.savefig(to, bbox_inches="tight", dpi=160, metadata=fixed[kind])
+            figure.savefig(to, bbox_inches="tight", dpi=dpi, metadata=fixed[kind])
 
 # %% ../nbs/00_data.ipynb #6133c8ed
 def sample_sheet(
@@ -377,7 +378,7 @@ def sample_sheet(
         axes[label, 0].text(
             -0.25, 0.5, name + "*" * few, transform=at, ha="right", va="center", weight=weight
         )
-    figure.suptitle(f"{data.name}: training images, * minority classes")
+    figure.suptitle(f"{data.name}: training images, * minority classes", y=0.91)
     return figure
 
 # %% ../nbs/00_data.ipynb #e28c54c4
