@@ -243,7 +243,7 @@ def remedies(
         [a, f"{tests[a].mean():.1f}", said(tests[a] - tests["plain"]), said(tests[arms[0]] - tests[a])]
         for a in arms
     ]
-    table = pd.DataFrame(lines, columns=["remedy", "acc_h", "less plain", f"{arms[0]} less this"])
+    table = pd.DataFrame(lines, columns=["remedy", "acc_h", "this − plain", f"{arms[0]} − this"])
     return (
         f"On {dataset}, plain fine-tuning has an acc_h of {tests['plain'].mean():.1f}. The remedy that"
         f" validation chooses in each split (times chosen: {times}) changes it by **{said(gain)} points**:"
