@@ -93,7 +93,7 @@ def as_typed(path: str) -> Path:  # absolute
     here = Path(path).expanduser()
     return (here if here.exists() else project_root() / here).absolute()
 
-
+# %% ../nbs/05_store.ipynb #5cc98716
 class Split(Strict):
     "Which images are trained on (section 4.1)."
 
@@ -135,7 +135,7 @@ class Split(Strict):
             )
         return self
 
-
+# %% ../nbs/05_store.ipynb #d834850c
 BACKBONE_OF = {EMBEDDED: "resnet-small", "fashionstyle14": "resnet50"}  # the paper's, and ours
 WEIGHTS_OF = {"resnet-small": "none", "resnet18": "IMAGENET1K_V1", "resnet50": "IMAGENET1K_V1"}
 
