@@ -122,14 +122,14 @@ class Split(Strict):
 
     @model_validator(mode="after")
     def _no_photographs_for_the_embedded_data(self) -> "Split":
-        if self.dataset == EMBEDDED:
-            for name, none in (("root", ""), ("csv", ""), ("protocol", "gfsl")):
-                if getattr(self, name) != none:
-                    raise BadInput(
-                        f"parameter {name} = {getattr(self, name)!r}: {EMBEDDED} comes with the package;"
-                        " for photographs give dataset = folder, clothing or fashionstyle14"
-                    )
-        elif self.csv and self.dataset != "folder":
+        given = {"root": self.root, "csv": self.csv, "protocol": self.protocol.replace("gfsl", "")}
+        for name, value in given.items():
+            if self.dataset == EMBEDDED and value:
+                raise BadInput(
+                    f"parameter {name} = {value!r}: {EMBEDDED} comes with the package;"
+                    " for photographs give dataset = folder, clothing or fashionstyle14"
+                )
+        if self.csv and self.dataset != "folder":
             raise BadInput(
                 f"parameter csv = {self.csv!r}: {self.dataset} has its own lists; allowed with folder"
             )

@@ -30,10 +30,7 @@ def cells(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-WITHOUT = {"08_package"}  # takes no parameters
-
-
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in WITHOUT], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_one_parameters_cell_after_cleaning(path, tmp_path):
     copy = tmp_path / "nbs" / path.name
     copy.parent.mkdir()
