@@ -10,11 +10,23 @@ export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: paper test lab sync notebooks lock
+SNAKEMAKE = PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
+
+.PHONY: paper evidence test lab sync notebooks lock
 
 paper: .venv/installed
-	@PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
+	@$(SNAKEMAKE)
 	@python workflow/show.py
+
+# What part of the gain is the VAE: verdicts and figures from the committed rows; RERUN=1 makes the rows again
+evidence: .venv/installed
+ifdef RERUN
+	@$(SNAKEMAKE) evidence --config draws=10 seeds=2
+	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=10 seeds=3 features=frozen
+	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=3 seeds=1
+endif
+	@for of in $$(cd results && ls -d */ | tr -d /); do test ! -e results/$$of/evidence.jsonl.gz || \
+	  papermill --no-progress-bar nbs/11_evidence.ipynb runs/evidence-$$of.ipynb -p dataset $$of > /dev/null || exit 1; done
 
 test: .venv/installed
 	python tests/in_sync.py
@@ -37,7 +49,7 @@ notebooks: .venv/installed
 
 # New versions of everything, with hashes; needs uv
 lock:
-	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra dev setup.py -o requirements.lock
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra dev setup.py -o requirements.lock
 
 .venv/installed: requirements.lock settings.ini setup.py
 	$(PYTHON) -m venv .venv

@@ -6,8 +6,8 @@
 __all__ = ['IMAGENET', 'LITE', 'BACKBONES', 'BRIEF', 'PACKAGED', 'BackboneConfig', 'backbone_config', 'bf16', 'resnet_small',
            'packaged_weights', 'make_backbone', 'as_input', 'in_channels', 'images_at', 'augmented', 'batches', 'fit',
            'epoch_means', 'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward',
-           'keep_memory', 'shot_for', 'stage_config', 'backbone_stage', 'outcome', 'fine_tuned_k', 'fine_tuned',
-           'plot_accuracy']
+           'keep_memory', 'shot_for', 'stage_config', 'backbone_stage', 'frozen_stage', 'features_of', 'outcome',
+           'fine_tuned_k', 'ceiling', 'fine_tuned', 'plot_accuracy']
 
 # %% ../nbs/01_backbone.ipynb #aa74c929
 import ctypes
@@ -498,6 +498,37 @@ def backbone_stage(
     what = stage_config(point, config, k=k)
     return stage("backbone", what, lambda: _train_backbone(point, k, config), stages_folder(point))
 
+# %% ../nbs/01_backbone.ipynb #6c264049
+def _extract(point: Point, config: BackboneConfig) -> tuple[dict, dict]:
+    "Features of all images without fine-tuning: arrays and record of a stage."
+    torch.set_num_threads(point.threads)
+    data, start = shot_for(point).data, time.perf_counter()
+    net = seeded(lambda: make_backbone(point.backbone, point.weights), generator(point.seed, "backbone"))
+    net = net.to(config.device, memory_format=torch.channels_last)
+    arrays = {f"net.0.{name}": w.cpu().numpy() for name, w in net.state_dict().items()}
+    arrays["x"] = forward(net, data, np.arange(len(data.labels)), config).cpu().numpy()
+    return arrays, {"seconds": time.perf_counter() - start}
+
+
+def frozen_stage(
+    point: Point,
+) -> tuple[dict[str, np.ndarray], dict]:  # x of all images, (N, D), and net.*; record
+    "The backbone as published, from runs/stages or read off now."
+    point = point.model_copy(update={"n_f": 0, "draw": 0, "seed": 0, "minority": 0})
+    config = backbone_config(point)
+    what = stage_config(point, config)
+    return stage("frozen", what, lambda: _extract(point, config), stages_folder(point))
+
+# %% ../nbs/01_backbone.ipynb #abf30fb3
+def features_of(
+    point: Point,
+) -> dict[str, np.ndarray]:  # x.train, x.val, x.test: (N, D), and net.*
+    "What stages 2 and 3 work on: features of the arm that `point.features` names, or frozen ones."
+    if point.features != "frozen":
+        return backbone_stage(point, fine_tuned_k(point.features))[0]
+    arrays, shot = frozen_stage(point)[0], shot_for(point)
+    return arrays | {f"x.{p}": arrays["x"][getattr(shot, p)] for p in PHASES}
+
 # %% ../nbs/01_backbone.ipynb #f5b531d1
 def outcome(
     shot: FewShot,
@@ -531,6 +562,13 @@ def fine_tuned_k(
         raise BadInput(f"parameter arms: {arm!r}; allowed are plain, os<k> and osbal, as in os30")
     k = match[1] or "1"
     return k if k == "bal" else int(k)
+
+
+def ceiling(
+    point: Point,
+) -> Point:  # the same for all draws
+    "The point without imbalance: all training images."
+    return point.model_copy(update={"n_f": 0, "draw": 0, "minority": 0})
 
 
 def fine_tuned(

@@ -206,7 +206,7 @@ class FewShot:
 # %% ../nbs/00_data.ipynb #d9e32b53
 def few_shot(
     data: Images,
-    n_f: int,  # training images kept of a minority class
+    n_f: int,  # training images kept of a minority class; 0: all, the ceiling
     draw: int,  # the draw's number
     m: int,  # number of minority classes; 0: the paper's share
 ) -> FewShot:
@@ -216,11 +216,12 @@ def few_shot(
     for label, name in enumerate(data.classes):
         for phase in PHASES:
             mine = data.where(label, phase)
-            if label in few and phase == "train" and not 0 < n_f <= len(mine):
+            if label in few and phase == "train" and not 0 <= n_f <= len(mine):
                 raise BadInput(
-                    f"parameter n_f = {n_f}: {name} has {len(mine)} training images; allowed is 1 to that"
+                    f"parameter n_f = {n_f}: {name} has {len(mine)} training images; allowed is up to that,"
+                    " and 0 for all"
                 )
-            if label in few and phase != "test":
+            if n_f and label in few and phase != "test":
                 mine = np.sort(mine[hash_rank(draw, data.names[mine].tolist())[:n_f]])
             used[phase].append(mine)
     return FewShot(data, few, *(np.concatenate(used[phase]) for phase in PHASES))

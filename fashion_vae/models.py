@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from .backbone import BackboneConfig, as_input, backbone_config, bf16, in_channels, make_backbone
-from .classifier import INPUTS, head_input
+from .classifier import INPUTS, Trained, head_input
 from .data import scores
 from .photos import Unusable, decode, square
 from .store import BadInput, Point, one_of, output_folder, point_name, to_json, write_whole
@@ -34,7 +34,7 @@ def model_folder(
     name: str,  # what was trained: an arm of stage 1, or "retrained"
 ) -> Path:
     "Where a run keeps a model."
-    return output_folder("runs", point.runs) / "models" / point.name / point_name(point) / name
+    return output_folder("runs", point.runs) / "models" / point.setting / point_name(point) / name
 
 # %% ../nbs/07_models.ipynb #026b7e4a
 def save_model(
@@ -43,7 +43,7 @@ def save_model(
     rows: list[dict],  # of the arms, all on one backbone
     backbone: dict[str, np.ndarray],  # arrays of stage 1, net.* among them
     vae: dict[str, np.ndarray] | None = None,  # arrays of stage 2
-    heads: dict[str, nn.Linear] | None = None,  # of stage 3, by arm; other arms have stage 1's own head
+    heads: dict[str, Trained] | None = None,  # of stage 3, by arm; other arms have stage 1's own head
 ) -> Path:  # the folder
     "Write a model that predicts without the run that made it."
     tensors = {f"backbone.{n[6:]}": v for n, v in backbone.items() if n.startswith("net.0.")}
@@ -53,7 +53,7 @@ def save_model(
         arm, few = row["arm"], [row["classes"].index(c) for c in row["minority_classes"]]
         own = (heads or {}).get(arm)
         for part in ("weight", "bias"):
-            value = getattr(own, part).detach().numpy() if own else backbone[f"net.1.{part}"]
+            value = getattr(own, part).numpy() if own else backbone[f"net.1.{part}"]
             tensors[f"head.{arm}.{part}"] = value
         measures = {phase: scores(counts, few) for phase, counts in row["confusion"].items()}
         arms[arm] = {"retrained": bool(own), "measures": measures}
@@ -84,7 +84,7 @@ class Model:
     ) -> Tensor:  # (B, C)
         with torch.inference_mode(), bf16(self.config):
             x = self.backbone(as_input(pixels, self.config, in_channels(self.backbone)))
-        x, kind = x.float(), next((k for k in INPUTS if arm.startswith(k)), None)
+        x, kind = x.float(), next((k for k in INPUTS if arm.startswith(k)), "crt")
         if self.about["arms"][arm]["retrained"]:
             x = self.vae.scale(x)
             x = head_input(kind, x, *self.vae.encode(x), None)

@@ -9,6 +9,7 @@ __all__ = ['ARMS', 'PAPER_N_F', 'PAPER', 'PAIRS', 'INPUT', 'LOSS', 'STAGES', 'Re
            'figure_confusion']
 
 # %% ../nbs/04_results.ipynb #094403bf
+import gzip
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -34,14 +35,15 @@ class Report(Strict):
 
 # %% ../nbs/04_results.ipynb #581a1210
 def read_rows(
-    path: Path,  # JSON lines
+    path: Path,  # JSON lines, gzipped or not
 ) -> list[dict]:
     "Read rows; raises `BadInput` if there are none, or if they are not of one setting, each run once."
     if not path.is_file():
         raise BadInput(
             f"dataset: there are no rows at {path.name} of {path.parent.name}; `make paper` makes them"
         )
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = [json.loads(line) for line in data.decode().splitlines()]
     same = ("dataset", "protocol", "backbone", "weights", "minority", "threads", "versions")
     for name in (*same, "BackboneConfig", "VaeConfig", "HeadConfig"):
         found = {

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'BACKBONE_OF', 'WEIGHTS_OF', 'ELSEWHERE', 'BadInput', 'one_of', 'project_root', 'output_folder', 'Strict',
            'as_typed', 'Split', 'Point', 'parameters', 'write_whole', 'to_json', 'fingerprint', 'stages_folder',
-           'stage', 'versions', 'point_name', 'make_row', 'write_row', 'revision', 'machine']
+           'stage', 'versions', 'point_name', 'make_row', 'write_row', 'write_rows', 'revision', 'machine']
 
 # %% ../nbs/05_store.ipynb #21bf9d60
 import ast
@@ -101,7 +101,7 @@ class Split(Strict):
     root: str = Field("", description="a folder with photographs, or a zip of one")
     csv: str = Field("", description="a CSV file with the columns image and label")
     protocol: Literal["gfsl", "natural"] = Field("gfsl", description="gfsl (the paper's) or natural")
-    n_f: int = Field(10, ge=0, description="a whole number from 1 to the smallest minority class")
+    n_f: int = Field(10, ge=0, description="a whole number from 1 to the smallest minority class, or 0: all")
     draw: int = Field(0, ge=0, description="a whole number from 0 on")
     minority: int = Field(0, ge=0, description="a whole number from 1 to the number of classes less one")
     side: int = Field(0, ge=0, description="a number of pixels, or 0 for the backbone's own")
@@ -147,6 +147,9 @@ class Point(Split):
     backbone: str = Field("auto", description="auto or the name of a backbone")
     weights: str = Field("auto", description="auto, none, a name of published weights, or a file")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    features: str = Field(
+        "plain", pattern=r"plain|frozen|os([1-9]\d*|bal)", description="plain, frozen, os<k> or osbal"
+    )
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
     threads: int = Field(
         1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores"
@@ -165,6 +168,10 @@ class Point(Split):
         if own["dataset"] == EMBEDDED and own["backbone"] != BACKBONE_OF[EMBEDDED]:
             own["side"] = 28  # whatever the backbone would like
         return own
+
+    @property
+    def setting(self) -> str:  # in rows and folders: the data set, and whose features if not those of plain
+        return self.name + f"-{self.features}" * (self.features != "plain")
 
 # %% ../nbs/05_store.ipynb #a7374c13
 def parameters(
@@ -324,7 +331,7 @@ def versions() -> dict[str, str]:  # package -> version
     return {"python": platform.python_version()} | {p: version(p) for p in ("torch", "torchvision", "numpy")}
 
 # %% ../nbs/05_store.ipynb #f8ed6afc
-ELSEWHERE = {"root", "csv", "runs", "arms", "device", "side"}  # where a run lies or is done, not what it is
+ELSEWHERE = {"root", "csv", "runs", "arms", "device", "side", "features"}  # where a run lies, not what it is
 
 
 def point_name(point: Point) -> str:  # e.g. resnet-small-nf30-d0-s0-t1
@@ -341,7 +348,7 @@ def make_row(
     found: dict,  # what the arm found, JSON types
 ) -> dict:
     "A run's row: its parameters, device and versions, and what it found."
-    who = {"arm": arm, **point.model_dump(exclude=ELSEWHERE), "dataset": point.name}
+    who = {"arm": arm, **point.model_dump(exclude=ELSEWHERE), "dataset": point.setting}
     who["weights"] = Path(point.weights).name
     return json.loads(to_json({**who, "versions": versions(), **found}))
 
@@ -352,12 +359,26 @@ def write_row(
     seconds: float,  # wall time spent on it
 ) -> dict:  # the row
     "Write a row to runs/rows/<data set>/<point>/<arm>.json, and its circumstances to <arm>.run.json."
-    folder = output_folder("runs", point.runs) / "rows" / point.name / point_name(point)
+    folder = output_folder("runs", point.runs) / "rows" / point.setting / point_name(point)
     who = {k: row[k] for k in ("arm", "dataset", "backbone", "n_f", "draw", "seed")}
     run = {**who, "seconds": round(seconds, 2), "revision": revision(), "machine": machine()}
     write_whole(folder / f"{row['arm']}.run.json", to_json(run))
     write_whole(folder / f"{row['arm']}.json", to_json(row))
     return row
+
+
+def write_rows(
+    point: Point,  # the run's parameters
+    name: str,  # of the file
+    rows: list[dict],  # from make_row
+    seconds: float,  # wall time spent on them
+) -> None:
+    "Write the rows of many arms to one file, runs/rows/<data set>/<point>/<name>.jsonl, and its .run.json."
+    folder = output_folder("runs", point.runs) / "rows" / point.setting / point_name(point)
+    who = {k: rows[0][k] for k in ("dataset", "backbone", "n_f", "draw", "seed")} | {"rows": len(rows)}
+    run = {**who, "seconds": round(seconds, 2), "revision": revision(), "machine": machine()}
+    write_whole(folder / f"{name}.run.json", to_json(run))
+    write_whole(folder / f"{name}.jsonl", b"".join(map(to_json, rows)))
 
 # %% ../nbs/05_store.ipynb #8c5af2f3
 def revision() -> str:  # git's short hash, "+" when the tree differs from it, or "unknown"

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['VaeConfig', 'vae_config', 'beta_at', 'gaussian_kl', 'BetaVAE', 'sample_latents', 'loss_terms', 'train_vae',
-           'latent_report', 'vae_stage', 'vae_row', 'plot_vae_curves', 'plot_latents']
+           'latent_report', 'vae_stage', 'vae_of', 'vae_row', 'plot_vae_curves', 'plot_latents']
 
 # %% ../nbs/02_vae.ipynb #c471b46e
 import time
 import warnings
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from fashion_vae.backbone import (
     BackboneConfig,
     backbone_config,
-    backbone_stage,
+    features_of,
     fit,
     generator,
     seeded,
+    shot_for,
     stage_config,
 )
 from .data import PHASES, FewShot
@@ -41,6 +44,11 @@ class VaeConfig(Strict):
     lr: float = Field(1e-3, description="ours; Adam is section 4.2's")
     floor: float = Field(1e-3, description="ours: least spread of a feature, as a share of the largest")
     bound: float = Field(10.0, description="ours: the log-variance stays within plus and minus this")
+    recon: Literal["mean", "sum"] = Field("mean", description="ours: squared error over the features")
+    kl: Literal["mean", "sum"] = Field("sum", description="ours: KL over the latents")
+    standardise: bool = Field(True, description="ours: x less its mean, over its spread")
+    minority: bool = Field(True, description="ours: minority images are trained on")
+    conditional: bool = Field(False, description="no part of the paper: both halves are told the class")
 
 
 def vae_config(
@@ -69,19 +77,19 @@ def gaussian_kl(
 class BetaVAE(nn.Module):
     "One hidden layer on each side, Gaussian posterior, standard normal prior."
 
-    def __init__(self, width: int, config: VaeConfig):  # width: D
+    def __init__(self, width: int, config: VaeConfig, told: int = 0):  # D; width of what both halves are told
         super().__init__()
-        self.config = config
+        self.config, hidden, latents = config, config.hidden, config.latents
         self.encoder = nn.Sequential(
-            nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 2 * config.latents)
+            nn.Linear(width + told, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latents)
         )
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latents, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width)
-        )
+        self.decoder = nn.Sequential(nn.Linear(latents + told, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 
     def fit_scale(self, x: Tensor) -> None:  # x: training features, (N, D)
+        if not self.config.standardise:
+            return
         spread = x.std(0)
         self.mean, self.spread = x.mean(0), spread.clamp_min(self.config.floor * float(spread.max()) or 1.0)
 
@@ -105,13 +113,16 @@ def sample_latents(
 def loss_terms(
     vae: BetaVAE,
     x: Tensor,  # standardised features, (B, D)
+    told: Tensor,  # the classes, one-hot, (B, C); or (B, 0)
     beta: float,
     g: torch.Generator,
 ) -> dict[str, Tensor]:  # scalars: loss, recon, kl
     "Eq. (2) as a loss, with its two terms."
-    mu, logvar = vae.encode(x)
-    recon = (vae.decoder(sample_latents(mu, logvar, g)) - x).square().mean()
-    kl = gaussian_kl(mu, logvar).sum(1).mean()
+    mu, logvar = vae.encode(torch.cat([x, told], 1))
+    z = sample_latents(mu, logvar, g)
+    error, kl = (vae.decoder(torch.cat([z, told], 1)) - x).square(), gaussian_kl(mu, logvar)
+    recon = error.mean() if vae.config.recon == "mean" else error.sum(1).mean()
+    kl = kl.mean() if vae.config.kl == "mean" else kl.sum(1).mean()
     return {"loss": recon + beta * kl, "recon": recon, "kl": kl}
 
 # %% ../nbs/02_vae.ipynb #d2e392fe
@@ -120,6 +131,8 @@ def train_vae(
     x_val: Tensor,  # validation features
     config: VaeConfig,
     seed: int,
+    told: Tensor | None = None,  # classes of the training images, one-hot, (N, C); of a conditional VAE
+    told_val: Tensor | None = None,
 ) -> tuple[BetaVAE, list[dict]]:  # VAE and its history: loss, recon, kl, beta by epoch
     "Stage 2; raises `FloatingPointError` if x is not finite or the loss diverges."
     if not x.isfinite().all():
@@ -128,17 +141,18 @@ def train_vae(
             f"vae: the features of training image {row} are not finite; stage 1 has diverged"
         )
     g = generator(seed, "vae", device=x.device.type)
-    vae = seeded(lambda: BetaVAE(x.shape[1], config), g).to(x.device)
+    told, told_val = (v[:, :0] if t is None else t for v, t in ((x, told), (x_val, told_val)))
+    vae = seeded(lambda: BetaVAE(x.shape[1], config, told.shape[1]), g).to(x.device)
     vae.fit_scale(x)
     x, x_val = vae.scale(x), vae.scale(x_val)
 
     def loss(i: Tensor, epoch: int) -> dict:
         beta = beta_at(epoch, config)
-        return loss_terms(vae, x[i], beta, g) | {"beta": torch.tensor(beta, device=x.device)}
+        return loss_terms(vae, x[i], told[i], beta, g) | {"beta": torch.tensor(beta, device=x.device)}
 
     def validate(epoch: int) -> dict:
         terms = loss_terms(
-            vae, x_val, beta_at(epoch, config), generator(seed, "vae", "val", device=x.device.type)
+            vae, x_val, told_val, beta_at(epoch, config), generator(seed, "vae", "val", device=x.device.type)
         )
         return {k: v.item() for k, v in terms.items()}
 
@@ -178,16 +192,18 @@ def latent_report(
 # %% ../nbs/02_vae.ipynb #baff0452
 def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
     "Train on stage 1's features: arrays and record of a VAE stage."
-    arrays, _ = backbone_stage(point)
+    arrays, shot, device = features_of(point), shot_for(point), backbone_config(point).device
     torch.set_num_threads(point.threads)
-    start, device = time.perf_counter(), backbone_config(point).device
+    start, n = time.perf_counter(), len(shot.data.classes) * config.conditional
     x = {p: torch.from_numpy(arrays[f"x.{p}"]).to(device) for p in PHASES}
-    vae, history = train_vae(x["train"], x["val"], config, point.seed)
+    y = {p: torch.from_numpy(shot.data.labels[getattr(shot, p)]) for p in PHASES}
+    told = {p: F.one_hot(v, len(shot.data.classes))[:, :n].float().to(device) for p, v in y.items()}
+    used = slice(None) if config.minority else ~torch.from_numpy(shot.is_minority(y["train"].numpy()))
+    vae, history = train_vae(x["train"][used], x["val"], config, point.seed, told["train"][used], told["val"])
     out = {f"net.{name}": w for name, w in vae.state_dict().items()}
     with torch.no_grad():
         for p in x:
-            mu, logvar = vae.encode(vae.scale(x[p]))
-            out |= {f"x.{p}": vae.scale(x[p]), f"mu.{p}": mu, f"logvar.{p}": logvar}
+            out[f"mu.{p}"], out[f"logvar.{p}"] = vae.encode(torch.cat([vae.scale(x[p]), told[p]], 1))
     report = latent_report(out["mu.train"], out["logvar.train"], config)
     out = {name: v.cpu().numpy() for name, v in out.items()}
     return out, {"history": history, "latent": report, "seconds": time.perf_counter() - start}
@@ -195,14 +211,25 @@ def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
 # %% ../nbs/02_vae.ipynb #e6fe279f
 def vae_stage(
     point: Point,
-) -> tuple[
-    dict[str, np.ndarray], dict
-]:  # x.* standardised, mu.*, logvar.* for train, val, test, and net.*; record
-    "Stage 2 on the features of the plain backbone, from runs/stages or trained now, stage 1 included."
+    config: VaeConfig | None = None,  # None: the frozen one
+) -> tuple[dict[str, np.ndarray], dict]:  # mu.*, logvar.* of train, val, test, and net.*; record
+    "Stage 2, from runs/stages or trained now, stage 1 included."
     backbone = backbone_config(point)
-    config = vae_config(backbone)
-    what = stage_config(point, backbone, config)
+    config = config or vae_config(backbone)
+    what = stage_config(point, backbone, config, features=point.features)
     return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
+
+
+def vae_of(
+    arrays: dict[str, np.ndarray],  # of its VAE's stage
+    config: VaeConfig,
+) -> BetaVAE:
+    "The network of a stage."
+    state = {n.removeprefix("net."): torch.from_numpy(v) for n, v in arrays.items() if n.startswith("net.")}
+    told = state["encoder.0.weight"].shape[1] - len(state["mean"])
+    vae = BetaVAE(len(state["mean"]), config, told)
+    vae.load_state_dict(state)
+    return vae.eval()
 
 
 def vae_row(
@@ -211,7 +238,7 @@ def vae_row(
     "Run stage 2."
     _, record = vae_stage(point)
     backbone = backbone_config(point)
-    what = stage_config(point, backbone, vae_config(backbone))
+    what = stage_config(point, backbone, vae_config(backbone), features=point.features)
     found = {"config": what, "history": record["history"], "latent": record["latent"]}
     return make_row(point, "vae", found), record["seconds"]
 

@@ -72,7 +72,15 @@ def test_the_committed_draws_are_the_ones_drawn(root):
         assert [classes[c] for c in data.minority_classes(classes, 4, draw)] == line.tolist()
 
 
-@pytest.mark.parametrize("n_f", [0, -1, 556])
+def test_n_f_0_throws_nothing_away():
+    shot = data.few_shot(data.load_embedded(), 0, 3, 4)
+    assert [len(i) for i in (shot.train, shot.val, shot.test)] == [5550, 470, 3240] and len(
+        shot.minority
+    ) == 4
+    assert np.array_equal(shot.train, data.few_shot(data.load_embedded(), 0, 5, 4).train)
+
+
+@pytest.mark.parametrize("n_f", [-1, 556])
 def test_n_f_out_of_range(n_f):
     with pytest.raises(BadInput, match=f"n_f = {n_f}: .* has 555 training images"):
         data.few_shot(data.load_embedded(), n_f, 0, 4)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import fashion_vae
 from fashion_vae.backbone import backbone_stage, fine_tuned, shot_for
-from fashion_vae.classifier import retrained
+from fashion_vae.classifier import frozen_of, retrained
 from fashion_vae.models import load_model, model_folder, predict, save_model, side_by_side, upload
 from fashion_vae.photos import look
 from fashion_vae.store import BadInput, Point
@@ -25,7 +25,7 @@ def trained(tmp_path, photographs, quick):
         dataset="folder", root=str(photographs), backbone="resnet-small", side=28, n_f=5, minority=1,
         runs=str(tmp_path / "runs"),
     )  # fmt: skip
-    row, _, head = retrained(point, "vae30")
+    row, _, head = retrained(frozen_of(point), "vae30")
     rows = [fine_tuned(point, "plain")[0], row]
     arrays = backbone_stage(point)[0], vae_stage(point)[0]
     return save_model(model_folder(point, "retrained"), point, rows, *arrays, {"vae30": head}), point, rows

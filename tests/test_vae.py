@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fashion_vae.backbone import backbone_stage
-from fashion_vae.classifier import retrained
+from fashion_vae.classifier import frozen_of, retrained
 from fashion_vae.store import Point
 from fashion_vae.vae import VaeConfig, beta_at, gaussian_kl, latent_report, train_vae, vae_stage
 
@@ -22,14 +22,13 @@ def test_what_is_frozen_keeps_its_bytes(tmp_path, quick):
     kept = digests(tmp_path)
     vae, record = vae_stage(point)
     with_vae = digests(tmp_path)
-    retrained(point, "vae30")
+    retrained(frozen_of(point), "vae30")
     assert len(kept) == 1 and len(with_vae) == 2
     assert kept.items() <= with_vae.items() == digests(tmp_path).items()
     assert [h["beta"] for h in record["history"]] == pytest.approx([5.6e-6, 1.12e-5])
     assert all(f"{p}{t}" in record["history"][0] for p in ("", "val_") for t in ("loss", "recon", "kl"))
-    x = torch.from_numpy(before["x.train"])
-    scaled = (x - torch.from_numpy(vae["net.mean"])) / torch.from_numpy(vae["net.spread"])
-    assert torch.equal(scaled, torch.from_numpy(vae["x.train"]))
+    x, scaled = torch.from_numpy(before["x.train"]), frozen_of(point).x["train"]
+    assert torch.equal(scaled, (x - torch.from_numpy(vae["net.mean"])) / torch.from_numpy(vae["net.spread"]))
 
 
 def test_beta_is_the_papers_schedule():
