@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_vae import backbone, classifier, models, vae
+from fashion_vae import backbone, classifier, controls, ledger, models, vae
 
 ROOT = Path(__file__).parents[1]
 # the tests call nbdev, papermill and snakemake: those of this environment
@@ -24,7 +24,8 @@ def root() -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    "One epoch of stage 1 and two of stage 2: the real code in seconds."
+    "One epoch of stage 1, two of stage 2, two of stage 3: the real code in seconds."
+    monkeypatch.setitem(classifier.HEAD.__dict__, "epochs", 2)  # the default of many arguments
     for name, config in backbone.BACKBONES.items():
         monkeypatch.setitem(backbone.BACKBONES, name, config.model_copy(update={"epochs": 1}))
     config = vae.vae_config
@@ -32,7 +33,7 @@ def quick(monkeypatch):
     def short(of):
         return config(of).model_copy(update={"epochs": 2})
 
-    for module in (vae, classifier, models):
+    for module in (vae, classifier, controls, ledger, models):
         monkeypatch.setattr(module, "vae_config", short)
 
 

@@ -23,6 +23,9 @@ MODELS = {
     "04_results": Report,
     "06_photos": Photos,
     "07_models": Point,
+    "09_controls": Point,
+    "10_ledger": Point,
+    "11_evidence": Report,
 }
 
 
