@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'VAE', 'OS', 'CLAIMS', 'RUNGS', 'BESIDE', 'FAMILIES', 'PER_CLASS', 'nested_interval', 'signed_rank', 'holm',
-           'Claim', 'differences', 'parts_of', 'claim_p', 'said', 'verdicts', 'sampling_error', 'spreads',
-           'plot_ladder', 'figure_ladder', 'only_n_f', 'plot_arms', 'figure_arms', 'against', 'use_of_latents',
-           'ledger_effects', 'figure_ledger']
+           'Claim', 'differences', 'parts_of', 'claim_p', 'span', 'said', 'kind_of', 'verdicts', 'sampling_error',
+           'spreads', 'plot_ladder', 'figure_ladder', 'only_n_f', 'plot_arms', 'figure_arms', 'against',
+           'use_of_latents', 'ledger_effects', 'figure_ledger']
 
 # %% ../nbs/11_evidence.ipynb #fa9f797f
 from collections.abc import Callable
@@ -114,12 +114,22 @@ def claim_p(
     return (min(1.0, len(parts) * min(against)), "contradicted") if against else (max(p), "supported")
 
 
+def span(part: np.ndarray) -> tuple[float, float]:
+    "The interval; with too few draws for one, the range over draws."
+    each = part.mean(1)
+    return nested_interval(part) if len(each) >= LEAST else (float(each.min()), float(each.max()))
+
+
 def said(part: np.ndarray) -> str:
-    "Mean and interval; with too few draws for one, the range over draws."
-    low, high = nested_interval(part)
-    if np.isnan(low):
-        return f"{part.mean():+.1f} ({part.mean(1).min():+.1f} … {part.mean(1).max():+.1f})"
-    return f"{part.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    "Mean and interval, or (range)."
+    low, high = span(part)
+    text = f"[{low:+.1f}, {high:+.1f}]" if len(part) >= LEAST else f"({low:+.1f} … {high:+.1f})"
+    return f"{part.mean():+.1f} {text}"
+
+
+def kind_of(draws: int) -> str:
+    "What stands behind a mean."
+    return "95 % intervals over draws" if draws >= LEAST else "least to most over draws"
 
 
 def verdicts(
@@ -140,11 +150,8 @@ def verdicts(
         word = outcome if corrected[name] < 0.05 else "not decided"
         lines[name] += [f"{corrected[name]:.3f}", f"**{word}**"]
     draws, seeds = scored["draw"].nunique(), scored["seed"].nunique()
-    kind = "95 % interval" if draws >= LEAST else "least … most over draws"
     head = f"**Verdicts** on {dataset}, {draws} draws, {seeds} {'seeds' if seeds > 1 else 'seed'}."
-    head += (
-        f" Differences in points of acc_h (C3: acc) with {kind}; p by Wilcoxon over draws, after Holm.\n\n"
-    )
+    head += f" Differences in points of acc_h (C3: acc), {kind_of(draws)}; p by Wilcoxon, after Holm.\n\n"
     names = ["claim", *map(amount, columns), "on which it rests", "p", "verdict"]
     return head + markdown(pd.DataFrame(lines.values(), columns=names))
 
@@ -203,7 +210,7 @@ def plot_ladder(
     shown = [*RUNGS, *(a for a in BESIDE if a in wide)]
     value = {a: wide[a].unstack("seed").to_numpy() for a in shown}
     for i, arm in enumerate(shown):
-        low, high = nested_interval(value[arm])
+        low, high = span(value[arm])
         colour, mean = "C0" if arm in RUNGS else "0.5", value[arm].mean()
         place = i + 0.6 * (arm not in RUNGS)
         ax.plot([place, place], [low, high], color=colour, lw=1.2)
@@ -260,7 +267,7 @@ def plot_arms(
     for i, arms in enumerate(groups.values()):
         for arm in arms:
             value = wide[arm].unstack("seed").to_numpy()
-            ax.plot(nested_interval(value), [y, y], color=f"C{i}", lw=1.5)
+            ax.plot(span(value), [y, y], color=f"C{i}", lw=1.5)
             ax.plot(value.mean(), y, "o", color=f"C{i}", ms=4)
             labels.append((y, arm))
             y += 1
@@ -280,7 +287,8 @@ def figure_arms(scored: pd.DataFrame, dataset: str, k: int | str):  # matplotlib
     axes[0, 0].invert_yaxis()  # of all, which share it
     what = "at equal sampled prior" if k == "bal" else f"k = {k}"
     figure.suptitle(
-        f"{dataset}: all arms, {what}; 95 % intervals over draws; dashed: all training images", fontsize=9
+        f"{dataset}: all arms, {what}; {kind_of(scored['draw'].nunique())}; dashed: all training images",
+        fontsize=9,
     )
     figure.tight_layout()
     return figure
@@ -359,12 +367,13 @@ def figure_ledger(
         for i, (n_f, part) in enumerate(gap.items()):
             place, mean = y + 0.26 * i - 0.13, part.mean()
             ax.barh(place, mean, 0.24, color=f"C{i}", label=amount(n_f) if y == 0 else None)
-            ax.plot(nested_interval(part), [place, place], color="0.2", lw=0.8)
+            ax.plot(span(part), [place, place], color="0.2", lw=0.8)
     ax.axvline(0, color="0.2", lw=0.8)
     ax.set_yticks(range(len(effects)), effects, fontsize=7)
     ax.invert_yaxis()
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xlabel("change in acc_h of vae50, points; linear between -1 and 1, then logarithmic")
     ax.legend(loc="lower right", frameon=True)
-    ax.set_title(f"{dataset}: what each choice does, 95 % intervals over draws", fontsize=9)
+    draws = len(next(iter(next(iter(effects.values())).values())))
+    ax.set_title(f"{dataset}: what each choice does, {kind_of(draws)}", fontsize=9)
     return figure
