@@ -61,15 +61,19 @@ def arms_of(
     point: Point,
 ) -> list[str]:
     "The arms a run asks for; raises `BadInput` for an unknown one, or for fine-tuning where there is none."
-    whole = [a for a in GRID if point.features == "plain" or not a.startswith("os")]
+    barred = {"plain": (), "frozen": ("os",)}.get(
+        point.features, ("os", *SHIFTED)
+    )  # no such head to start from
+    whole = [a for a in GRID if not a.startswith(barred)]
     asked = whole if point.arms == "all" else point.arms.split()
     for arm in asked:
+        if arm.startswith(barred):
+            allowed = "plain" if arm.startswith("os") else "plain and frozen"
+            raise BadInput(
+                f"parameter arms: {arm!r} with features = {point.features!r}; allowed with {allowed}"
+            )
         if arm.startswith("os"):
             fine_tuned_k(arm)
-            if point.features != "plain":
-                raise BadInput(
-                    f"parameter arms: {arm!r} is fine-tuned; allowed with features = 'plain' alone"
-                )
         elif arm not in UNREPEATED:
             parse_arm(arm, (*INPUTS, *REPEATED))
     return asked

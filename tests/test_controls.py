@@ -237,6 +237,8 @@ def test_an_unknown_control(arms):
         arms_of(Point(arms=arms))
 
 
-def test_fine_tuning_needs_fine_tuned_features():
-    with pytest.raises(BadInput, match="'os30' is fine-tuned"):
-        arms_of(Point(arms="os30", features="frozen"))
+@pytest.mark.parametrize("arm, features", [("os30", "frozen"), ("os30", "os50"), ("stack", "os50")])
+def test_an_arm_that_these_features_do_not_have(arm, features):
+    with pytest.raises(BadInput, match=f"'{arm}' with features = '{features}'; allowed with plain"):
+        arms_of(Point(arms=arm, features=features))
+    assert arm not in arms_of(Point(arms="all", features=features))
