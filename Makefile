@@ -21,7 +21,7 @@ paper: .venv/installed
 # What part of the gain is the VAE: verdicts and figures from the committed rows; RERUN=1 makes the rows again
 evidence: .venv/installed
 ifdef RERUN
-	@FASHION_VAE_ROOT= $(SNAKEMAKE) evidence --config draws=10 seeds=2
+	@FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= $(SNAKEMAKE) evidence --config draws=10 seeds=2
 	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=10 seeds=3 features=frozen
 	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=3 seeds=1
 endif

@@ -35,6 +35,7 @@ from fashion_vae.classifier import (
     Trained,
     choose,
     cross_entropy,
+    entropies,
     frozen_of,
     head_row,
     judged,
@@ -103,8 +104,7 @@ def weighted(
     weight: Tensor,  # (C,)
 ) -> Tensor:  # (H,)
     "Weighted mean cross-entropy of each head."
-    each = F.cross_entropy(logits.flatten(0, 1), y.repeat_interleave(logits.shape[1]), reduction="none")
-    return (weight[y, None] * each.view(len(y), -1)).sum(0) / weight[y].sum()
+    return (weight[y, None] * entropies(logits, y)).sum(0) / weight[y].sum()
 
 # %% ../nbs/09_controls.ipynb #1d2745ad
 SCALE = 30.0
@@ -195,7 +195,7 @@ def conditional(frozen: Frozen, k: int | str) -> Task:
 
     return making(frozen, "cvae", k, make)
 
-
+# %% ../nbs/09_controls.ipynb #5aa8525c
 def lent_variance(
     x: Tensor,  # features, (N, D)
     y: Tensor,  # labels, (N,)
@@ -267,7 +267,7 @@ def plain_of(frozen: Frozen) -> tuple[Plain, Trained | None]:  # where it was re
     x = {p: arrays[f"x.{p}"] for p in frozen.x}
     return Plain(arrays["net.1.weight"], arrays["net.1.bias"], x), None
 
-
+# %% ../nbs/09_controls.ipynb #1318703d
 def changed(
     plain: Plain,
     arm: str,  # one of SHIFTED
@@ -284,7 +284,7 @@ def changed(
     rich[list(minority)] = 0
     return plain.weight, plain.bias - by * rich
 
-
+# %% ../nbs/09_controls.ipynb #69a5f440
 def shifted(frozen: Frozen, plain: Plain, arm: str) -> Trained:
     "The correction that validation keeps."
     steps = np.linspace(0, SHIFTED[arm], 9).tolist()
@@ -316,7 +316,7 @@ def ceiling_row(frozen: Frozen) -> dict:
     logits = {p: features_of(top)[f"logits.{p}"] for p in ("val", "test")}
     return make_row(point, "full", {k: row[k] for k in ("config", "history")} | outcome(shot, logits))
 
-
+# %% ../nbs/09_controls.ipynb #0abc3ea9
 def control(
     frozen: Frozen,
     arm: str,

@@ -38,7 +38,7 @@ def nested_interval(
     out = norm.cdf(np.sqrt(j / (j - 1)) * t.ppf((1 - level) / 2, j - 1))
     return tuple(np.quantile(means, [out, 1 - out]).tolist())
 
-
+# %% ../nbs/11_evidence.ipynb #47b6ae2c
 def signed_rank(
     differences: np.ndarray,  # (J, S)
 ) -> float:  # two-sided p; 1 with fewer than LEAST draws or no difference
@@ -81,7 +81,7 @@ CLAIMS = {
     "C7": Claim("z alone beats vae: x does not help", ("z30", "z50"), VAE),
 }
 
-
+# %% ../nbs/11_evidence.ipynb #0eaf8a78
 def differences(
     scored: pd.DataFrame,
     a: tuple[str, ...],
@@ -119,7 +119,7 @@ def span(part: np.ndarray) -> tuple[float, float]:
     each = part.mean(1)
     return nested_interval(part) if len(each) >= LEAST else (float(each.min()), float(each.max()))
 
-
+# %% ../nbs/11_evidence.ipynb #98c8aae2
 def said(part: np.ndarray) -> str:
     "Mean and interval, or (range)."
     low, high = span(part)
@@ -169,7 +169,7 @@ def sampling_error(
     slope = 2 * np.array([b, a]) ** 2 / (a + b) ** 2
     return float(np.sqrt((slope**2 * np.array([a * (1 - a), b * (1 - b)]) / n).sum()))
 
-
+# %% ../nbs/11_evidence.ipynb #f56c5acf
 def spreads(
     rows: list[dict],
     scored: pd.DataFrame,
@@ -226,7 +226,7 @@ def plot_ladder(
     ax.set_title(amount(scored["n_f"].iloc[0]))
     return ax
 
-
+# %% ../nbs/11_evidence.ipynb #b22ab5a3
 def figure_ladder(scored: pd.DataFrame, dataset: str):  # matplotlib Figure
     "The ladder, a panel an n_f."
     n_fs = sorted(scored["n_f"].unique())
@@ -277,7 +277,7 @@ def plot_arms(
     ax.set(xlabel="acc_h (%)", title=amount(scored["n_f"].iloc[0]))
     return ax
 
-
+# %% ../nbs/11_evidence.ipynb #5f05ff1b
 def figure_arms(scored: pd.DataFrame, dataset: str, k: int | str):  # matplotlib Figure
     "All arms, a panel an n_f."
     n_fs = sorted(scored["n_f"].unique())
@@ -356,7 +356,7 @@ def ledger_effects(
     order = sorted(found, key=lambda a: (-choice[a], a.split(":")[0], -size[a]))
     return {a: {n: found[a][n] for n in base} for a in order}
 
-
+# %% ../nbs/11_evidence.ipynb #6009cfab
 def figure_ledger(
     effects: dict[str, dict[int, np.ndarray]],
     dataset: str,

@@ -352,7 +352,7 @@ def make_row(
     who["weights"] = Path(point.weights).name
     return json.loads(to_json({**who, "versions": versions(), **found}))
 
-
+# %% ../nbs/05_store.ipynb #cdbf3405
 def write_row(
     point: Point,  # the run's parameters
     row: dict,  # from make_row
@@ -366,7 +366,7 @@ def write_row(
     write_whole(folder / f"{row['arm']}.json", to_json(row))
     return row
 
-
+# %% ../nbs/05_store.ipynb #68ea6b84
 def write_rows(
     point: Point,  # the run's parameters
     name: str,  # of the file

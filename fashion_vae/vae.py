@@ -231,7 +231,7 @@ def vae_of(
     vae.load_state_dict(state)
     return vae.eval()
 
-
+# %% ../nbs/02_vae.ipynb #be4ea6c9
 def vae_row(
     point: Point,
 ) -> tuple[dict, float]:  # the stage's row, with history and latent report; seconds its training took
