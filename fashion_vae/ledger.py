@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .backbone import backbone_config, generator
+from .backbone import backbone_config
 from fashion_vae.classifier import (
     HEAD,
     Frozen,
@@ -70,7 +70,7 @@ def of_vae(
 def one_z(frozen: Frozen, task: Task) -> Task:
     "z drawn once for each image, and kept."
     x, mu, logvar = frozen.of("train")
-    z = sample_latents(mu, logvar, generator(frozen.point.seed, "z", "once", device=mu.device.type))
+    z = sample_latents(mu, logvar, frozen.chance("z", "once", device=mu.device.type))
     return replace(task, sees=lambda i: torch.cat([x[i], z[i]], 1))
 
 
@@ -79,7 +79,7 @@ def sampled_at_test(frozen: Frozen, task: Task) -> Task:
 
     def drawn(phase: str) -> Tensor:
         x, mu, logvar = frozen.of(phase)
-        g = generator(frozen.point.seed, "z", phase, device=mu.device.type)
+        g = frozen.chance("z", phase, device=mu.device.type)
         return torch.cat([x, sample_latents(mu, logvar, g)], 1)
 
     return replace(task, still={p: drawn(p) for p in ("val", "test")})

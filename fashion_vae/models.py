@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from .backbone import BackboneConfig, as_input, backbone_config, bf16, in_channels, make_backbone
-from .classifier import INPUTS, Trained, head_input
+from .classifier import Trained, head_input
 from .data import scores
 from .photos import Unusable, decode, square
 from .store import BadInput, Point, one_of, output_folder, point_name, to_json, write_whole
@@ -84,11 +84,14 @@ class Model:
     ) -> Tensor:  # (B, C)
         with torch.inference_mode(), bf16(self.config):
             x = self.backbone(as_input(pixels, self.config, in_channels(self.backbone)))
-        x, kind = x.float(), next((k for k in INPUTS if arm.startswith(k)), "crt")
+        x, (weight, bias) = x.float(), self.heads[arm]
         if self.about["arms"][arm]["retrained"]:
             x = self.vae.scale(x)
-            x = head_input(kind, x, *self.vae.encode(x), None)
-        return nn.functional.linear(x, *self.heads[arm])
+            mu, logvar = self.vae.encode(x)
+            # a head on x, z or both: by its width
+            kind = {x.shape[1]: "crt", mu.shape[1]: "z"}.get(weight.shape[1], "mu")
+            x = head_input(kind, x, mu, logvar, None)
+        return nn.functional.linear(x, weight, bias)
 
 # %% ../nbs/07_models.ipynb #9a7d01d3
 def load_model(

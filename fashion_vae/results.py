@@ -80,6 +80,8 @@ def measures(
         if "confusion" in row:
             few = [row["classes"].index(c) for c in row["minority_classes"]]
             values = {k: 100 * v for k, v in scores(row["confusion"]["test"], few).items()}
+            if "stacked" in row:
+                values["acc_h_stacked"] = 100 * scores(row["stacked"]["confusion"], few)["acc_h"]
             values["val_acc_h"] = 100 * scores(row["confusion"]["val"], few)["acc_h"]
             values["ece"] = 100 * calibration_error(row["calibration"])
             lines.append({k: row[k] for k in ("arm", "n_f", "draw", "seed")} | values)
@@ -90,7 +92,7 @@ ARMS = {  # arm -> its name in the paper; None: ours
     "plain": "ResNet-50", "os30": "Oversampling×30", "os50": "Oversampling×50",
     "vae30": "VAE sampling×30", "vae50": "VAE sampling×50",
     "crt30": None, "crt50": None, "mu30": None, "mu50": None,
-    "osbal": None, "vaebal": None, "crtbal": None, "mubal": None,
+    "osbal": None, "vaebal": None, "crtbal": None, "mubal": None, "best": None,
 }  # fmt: skip
 PAPER_N_F = (5, 10, 30, 50)
 PAPER = {  # Park 2021, Table 2, percent: acc_h and acc at n_f = 5, 10, 30, 50; FashionStyle14

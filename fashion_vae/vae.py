@@ -24,6 +24,7 @@ from fashion_vae.backbone import (
     features_of,
     fit,
     generator,
+    native_bf16,
     seeded,
     shot_for,
     stage_config,
@@ -49,13 +50,15 @@ class VaeConfig(Strict):
     standardise: bool = Field(True, description="ours: x less its mean, over its spread")
     minority: bool = Field(True, description="ours: minority images are trained on")
     conditional: bool = Field(False, description="no part of the paper: both halves are told the class")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="ours: of matrix products in training")
 
 
 def vae_config(
     backbone: BackboneConfig,  # whose features it takes
 ) -> VaeConfig:
     "The frozen configuration of the VAE for a backbone: half as wide as x, and at most 1,024."
-    return VaeConfig(hidden=max(256, min(1024, backbone.width // 2)))
+    precision = "bf16" if native_bf16(backbone.device) else "fp32"
+    return VaeConfig(hidden=max(256, min(1024, backbone.width // 2)), precision=precision)
 
 # %% ../nbs/02_vae.ipynb #2dcc3015
 def beta_at(
@@ -97,8 +100,17 @@ class BetaVAE(nn.Module):
         return (x - self.mean) / self.spread
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:  # x standardised, (B, D) -> mu, logvar, (B, L)
-        mu, logvar = self.encoder(x).chunk(2, 1)
+        mu, logvar = self._through(self.encoder, x).chunk(2, 1)
         return mu, logvar.clamp(-self.config.bound, self.config.bound)
+
+    def decode(self, z: Tensor) -> Tensor:  # (B, L) -> x, standardised, (B, D)
+        return self._through(self.decoder, z)
+
+    def _through(self, half: nn.Module, x: Tensor) -> Tensor:
+        "Only the matrix products, and only those of training, are in bfloat16: KL in it goes astray."
+        low = self.training and self.config.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            return half(x).float()
 
 # %% ../nbs/02_vae.ipynb #c189f4ef
 def sample_latents(
@@ -120,7 +132,7 @@ def loss_terms(
     "Eq. (2) as a loss, with its two terms."
     mu, logvar = vae.encode(torch.cat([x, told], 1))
     z = sample_latents(mu, logvar, g)
-    error, kl = (vae.decoder(torch.cat([z, told], 1)) - x).square(), gaussian_kl(mu, logvar)
+    error, kl = (vae.decode(torch.cat([z, told], 1)) - x).square(), gaussian_kl(mu, logvar)
     recon = error.mean() if vae.config.recon == "mean" else error.sum(1).mean()
     kl = kl.mean() if vae.config.kl == "mean" else kl.sum(1).mean()
     return {"loss": recon + beta * kl, "recon": recon, "kl": kl}

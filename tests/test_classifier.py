@@ -57,7 +57,7 @@ def test_a_head_finds_what_logistic_regression_finds(k):
 def test_a_head_among_nine_is_the_head_of_a_plain_loop(lr, decay):
     frozen = toy()
     task, config = retraining(frozen, "vae", 4), HEAD.model_copy(update={"epochs": 2})
-    g, noise = generator(0, "head", 4), generator(0, "z", 4)
+    g, noise = frozen.chance("head", 4), frozen.chance("z", 4)
     net = seeded(lambda: torch.nn.Linear(7, 3), g)
     sgd = torch.optim.SGD(net.parameters(), lr, 0.9, weight_decay=decay, nesterov=True)
     order, seen = frozen.repeated(4), []

@@ -11,11 +11,9 @@ from imblearn.over_sampling import SMOTE
 from scipy.special import logsumexp
 
 from fashion_vae import controls
-from fashion_vae.classifier import Frozen, retraining, train_heads
+from fashion_vae.classifier import GAMMAS, Frozen, retraining, stacked, train_heads
 from fashion_vae.controls import (
-    Plain,
     arms_of,
-    changed,
     class_balanced,
     control,
     cosine,
@@ -25,13 +23,12 @@ from fashion_vae.controls import (
     making,
     margins,
     reweighting,
-    shares,
-    shifted,
     shuffled,
     smote,
     weighted,
 )
 from fashion_vae.data import PHASES, FewShot, Images, scores
+from fashion_vae.shift import SHIFTED, Plain, best, best_of, changed, plain_of, shifted
 from fashion_vae.store import BadInput, Point
 
 
@@ -87,13 +84,42 @@ def test_validation_chooses_a_correction_among_nine():
     found = shifted(frozen, plain, "stack")
     assert [s["by"] for s in found.search] == list(range(9)) and found.chosen == 2
     assert found.search[2]["val_acc_h"] == 1 > found.search[1]["val_acc_h"]
-    assert all(len(shifted(frozen, plain, arm).search) == 9 for arm in controls.SHIFTED)
+    assert all(len(shifted(frozen, plain, arm).search) == 9 for arm in SHIFTED)
+
+
+def test_a_constant_off_the_majority_is_chosen_by_validation():
+    frozen = toy()
+    y = frozen.y["val"]
+    logits = dict.fromkeys(("val", "test"), (F.one_hot(y, 3) * 2.0 + torch.tensor([3.0, 3.0, 0.0])).numpy())
+    found = stacked(frozen, logits)
+    assert found["by"] == 1.5 and found["val_acc_h"] == 1  # more than 1 is enough, the least is taken
+    assert np.array_equal(found["confusion"], np.diag(y.bincount()))
+    right = dict.fromkeys(("val", "test"), F.one_hot(y, 3).numpy() * np.float32(9))
+    assert stacked(frozen, right)["by"] == 0
+    assert len(GAMMAS) == 25 and GAMMAS[0] == 0 and min(GAMMAS) == -4 and max(GAMMAS) == 8
+
+
+@pytest.mark.parametrize("features", ["plain", "frozen"])
+def test_best_is_the_mean_of_two_log_probabilities_shifted(features, tmp_path, quick):
+    point = Point(n_f=5, draw=1, features=features, runs=str(tmp_path))
+    frozen = controls.frozen_of(point)
+    plain, _ = plain_of(frozen)
+    found, gamma = best(frozen, plain)
+    crt = train_heads(frozen, retraining(frozen, "crt", "bal")).logits
+    for phase in ("val", "test"):
+        own = torch.log_softmax(plain.x[phase] @ plain.weight.T + plain.bias, 1)
+        by_hand = (own + torch.log_softmax(torch.from_numpy(crt[phase]), 1)) / 2
+        by_hand[:, [c for c in range(10) if c not in frozen.shot.minority]] -= gamma
+        same = by_hand.argmax(1) == torch.from_numpy(found.logits[phase]).argmax(1)
+        assert same.float().mean() > 0.999
+    row = best_of(frozen)[0]
+    assert row["config"]["gamma"] == gamma and row["stacked"]["by"] == 0
 
 
 def test_the_prior_in_the_loss_by_hand():
     frozen = toy()
-    assert shares(frozen).tolist() == pytest.approx([60 / 126, 60 / 126, 6 / 126])
-    assert shares(frozen, 10).tolist() == pytest.approx([1 / 3] * 3)
+    assert frozen.shares().tolist() == pytest.approx([60 / 126, 60 / 126, 6 / 126])
+    assert frozen.shares(10).tolist() == pytest.approx([1 / 3] * 3)
     g = torch.from_numpy(LOGITS[:, None]).float()
     y = torch.tensor([2, 2, 1, 0])
     found = reweighting(frozen, "la").loss(g, y, 1)
@@ -237,7 +263,9 @@ def test_an_unknown_control(arms):
         arms_of(Point(arms=arms))
 
 
-@pytest.mark.parametrize("arm, features", [("os30", "frozen"), ("os30", "os50"), ("stack", "os50")])
+@pytest.mark.parametrize(
+    "arm, features", [("os30", "frozen"), ("os30", "os50"), ("stack", "os50"), ("best", "os50")]
+)
 def test_an_arm_that_these_features_do_not_have(arm, features):
     with pytest.raises(BadInput, match=f"'{arm}' with features = '{features}'; allowed with plain"):
         arms_of(Point(arms=arm, features=features))

@@ -14,6 +14,7 @@ from fashion_vae.backbone import backbone_stage, fine_tuned, shot_for
 from fashion_vae.classifier import frozen_of, retrained
 from fashion_vae.models import load_model, model_folder, predict, save_model, side_by_side, upload
 from fashion_vae.photos import look
+from fashion_vae.shift import best_of
 from fashion_vae.store import BadInput, Point
 from fashion_vae.vae import vae_stage
 
@@ -25,10 +26,12 @@ def trained(tmp_path, photographs, quick):
         dataset="folder", root=str(photographs), backbone="resnet-small", side=28, n_f=5, minority=1,
         runs=str(tmp_path / "runs"),
     )  # fmt: skip
-    row, _, head = retrained(frozen_of(point), "vae30")
-    rows = [fine_tuned(point, "plain")[0], row]
+    frozen = frozen_of(point)
+    found = {"vae30": retrained(frozen, "vae30"), "z30": retrained(frozen, "z30"), "best": best_of(frozen)}
+    rows = [fine_tuned(point, "plain")[0], *(row for row, _, _ in found.values())]
+    heads = {arm: head for arm, (_, _, head) in found.items()}
     arrays = backbone_stage(point)[0], vae_stage(point)[0]
-    return save_model(model_folder(point, "retrained"), point, rows, *arrays, {"vae30": head}), point, rows
+    return save_model(model_folder(point, "retrained"), point, rows, *arrays, heads), point, rows
 
 
 def test_ten_photographs_before_and_after_the_folder_was_moved(trained, photographs, tmp_path):
@@ -136,5 +139,5 @@ def test_a_model_that_is_none(trained, harm):
 
 
 def test_an_unknown_arm(trained, photographs):
-    with pytest.raises(BadInput, match=r"arm = 'vae50': allowed are plain, vae30; did you mean vae30\?"):
+    with pytest.raises(BadInput, match=r"'vae50': allowed are best, plain, vae30, z30; did you mean vae30\?"):
         predict(next(photographs.rglob("*.png")), trained[0], "vae50")

@@ -26,6 +26,7 @@ MODELS = {
     "09_controls": Point,
     "10_ledger": Point,
     "11_evidence": Report,
+    "12_shift": Point,
 }
 
 
