@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fashion_vae.backbone import (
-    backbone_config,
+    features_config,
     features_of,
     fit,
     generator,
@@ -120,7 +120,7 @@ def frozen_of(
     vae: VaeConfig | None = None,  # None: the frozen one
 ) -> Frozen:
     "Stages 1 and 2, trained if they are missing."
-    backbone, shot = backbone_config(point), shot_for(point)
+    backbone, shot = features_config(point), shot_for(point)
     vae = vae or vae_config(backbone)
     arrays, features = vae_stage(point, vae)[0], features_of(point)
     net = vae_of(arrays, vae).to(backbone.device)

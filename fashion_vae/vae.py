@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fashion_vae.backbone import (
     BackboneConfig,
     backbone_config,
+    features_config,
     features_of,
     fit,
     generator,
@@ -226,7 +227,7 @@ def vae_stage(
     config: VaeConfig | None = None,  # None: the frozen one
 ) -> tuple[dict[str, np.ndarray], dict]:  # mu.*, logvar.* of train, val, test, and net.*; record
     "Stage 2, from runs/stages or trained now, stage 1 included."
-    backbone = backbone_config(point)
+    backbone = features_config(point)
     config = config or vae_config(backbone)
     what = stage_config(point, backbone, config, features=point.features)
     return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
@@ -249,7 +250,7 @@ def vae_row(
 ) -> tuple[dict, float]:  # the stage's row, with history and latent report; seconds its training took
     "Run stage 2."
     _, record = vae_stage(point)
-    backbone = backbone_config(point)
+    backbone = features_config(point)
     what = stage_config(point, backbone, vae_config(backbone), features=point.features)
     found = {"config": what, "history": record["history"], "latent": record["latent"]}
     return make_row(point, "vae", found), record["seconds"]
