@@ -143,6 +143,16 @@ def test_the_grid_has_the_jobs_it_should(more, points):
     assert re.search(rf"total\s+{3 * points + 4}\b", dry_run("--forceall", **more))
 
 
+def test_the_rows_behind_the_verdicts_are_asked_for_anew():
+    "The committed ones do not count: a clone makes its own."
+    said = dry_run("--forceall", "evidence", draws=7, seeds=2)
+    wanted = {"controls": 7 * 2 * 4, "ledger": 6 * 2, "search": 4, "booked": 3, "evidence": 1}
+    for rule, jobs in wanted.items():
+        assert re.search(rf"^{rule}\s+{jobs}$", said, re.MULTILINE)
+    frozen = dry_run("--forceall", "evidence", draws=7, features="frozen")
+    assert re.search(r"^controls\s+28$", frozen, re.MULTILINE) and "\nsearch" not in frozen
+
+
 def test_the_grid_of_a_folder_knows_what_its_smallest_class_allows(photographs):
     said = dry_run(dataset="folder", root=f"'{photographs}'", backbone="resnet18")
     assert "'blue' has 5 pictures for training: n_f = [5] of [5, 10, 30, 50]" in said

@@ -1,0 +1,50 @@
+"Nine pairs of learning rate and weight decay for the oversampled network, by validation alone."
+
+import pytest
+
+from fashion_vae.backbone import (
+    BACKBONES,
+    OVERSAMPLED,
+    backbone_config,
+    config_of,
+    features_config,
+    fine_tuned,
+)
+from fashion_vae.results import read_rows
+from fashion_vae.search import pairs_by_score, searched
+from fashion_vae.store import Point
+
+
+def test_nine_pairs_and_no_test_set(tmp_path, quick):
+    point = Point(n_f=5, draw=100, runs=str(tmp_path))
+    rows = searched(point, "os30")
+    base = BACKBONES["resnet-small"]
+    assert len({(r["lr"], r["weight_decay"]) for r in rows}) == 9
+    assert (rows[0]["lr"], rows[0]["weight_decay"]) == (base.lr, base.weight_decay)
+    assert not [r for r in rows if {"confusion", "calibration"} & r.keys()]
+    assert all(r["config"]["BackboneConfig"]["lr"] == pytest.approx(r["lr"]) for r in rows)
+    best = pairs_by_score(rows).iloc[0]
+    assert best["val_acc_h"] == pytest.approx(100 * max(r["val_acc_h"] for r in rows))
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist-lt", "clothing"])
+def test_what_the_committed_search_says_is_what_is_used(dataset, root):
+    path = root / "results" / dataset / "search.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"no search on {dataset}")
+    rows = read_rows(path)
+    assert {r["arm"] for r in rows} == {"os50"} and min(r["draw"] for r in rows) >= 100
+    best, backbone = pairs_by_score(rows).iloc[0], rows[0]["backbone"]
+    used = BACKBONES[backbone].model_copy(update=OVERSAMPLED.get(backbone, {}))
+    assert (used.lr, used.weight_decay) == pytest.approx((best["lr"], best["weight_decay"]))
+
+
+def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick):
+    point, own = Point(n_f=5, runs=str(tmp_path)), OVERSAMPLED["resnet-small"]
+    assert config_of(point) == backbone_config(point)
+    for k in (30, "bal"):
+        assert config_of(point, k).model_dump() == config_of(point).model_dump() | own
+    row = fine_tuned(point, "os30")[0]
+    assert row["config"]["BackboneConfig"]["lr"] == own["lr"]
+    assert features_config(point.model_copy(update={"features": "os30"})) == config_of(point, 30)
+    assert features_config(point.model_copy(update={"features": "frozen"})) == config_of(point)
