@@ -59,15 +59,20 @@ def arms_of(
     point: Point,
 ) -> list[str]:
     "The arms a run asks for; raises `BadInput` for an unknown one, or for fine-tuning where there is none."
-    # plain is crt1 where nothing is fine-tuned; with the features of os there is no head to start from
+    # crt1 is plain where nothing is fine-tuned; with the features of os there is no head to start from
     barred = {"plain": (), "frozen": ("os", "crt1")}.get(point.features, ("os", "best", *SHIFTED))
-    whole = [a for a in GRID if not a.startswith(barred)]
-    asked = whole if point.arms == "all" else point.arms.split()
+    # nothing is thrown away under natural, so full is plain
+    barred += ("full",) * (point.protocol == "natural")
+
+    def has(arm: str) -> bool:
+        return arm not in barred and not ("os" in barred and arm.startswith("os"))
+
+    asked = [a for a in GRID if has(a)] if point.arms == "all" else point.arms.split()
     for arm in asked:
-        if arm.startswith(barred):
-            allowed = "plain" if arm.startswith("os") else "plain and frozen"
+        if not has(arm):
             raise BadInput(
-                f"parameter arms: {arm!r} with features = {point.features!r}; allowed with {allowed}"
+                f"parameter arms: {arm!r} with features = {point.features!r}, protocol = {point.protocol!r};"
+                " allowed with plain, gfsl"
             )
         if arm.startswith("os"):
             fine_tuned_k(arm)

@@ -118,4 +118,5 @@ def varied(point: Point, variant: Variant) -> dict:
     found = train_heads(frozen, task, HEAD.model_copy(update=variant.head), **variant.rules)
     changed = {"vae": variant.vae, "head": variant.head, "features": own.features} | variant.rules
     row = head_row(replace(frozen, point=point, config=changed), variant.name, found, k=variant.k)
+    row["config"]["HeadConfig"] |= variant.head
     return {k: v for k, v in row.items() if k != "history"}

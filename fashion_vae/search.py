@@ -19,7 +19,7 @@ from .data import confusion, scores
 from .store import Point, make_row
 
 # %% ../nbs/13_search.ipynb #b8a05c1d
-FACTORS, DECAYS = (1.0, 0.25, 4.0), (1.0, 10.0, 0.1)  # of the configuration's lr and weight decay
+FACTORS, DECAYS = (1.0, 4.0, 16.0), (1.0, 10.0, 100.0)  # of the configuration's lr and weight decay
 
 
 def searched(
@@ -36,7 +36,8 @@ def searched(
             logits = backbone_stage(point, k, config)[0]["logits.val"]
             found = scores(confusion(y, logits.argmax(1), classes), shot.minority)
             said = pair | {f"val_{name}": found[name] for name in ("acc_h", "acc")}
-            rows.append(make_row(point, arm, said | {"config": stage_config(point, config, k=k)}))
+            name = f"{arm}: lr {config.lr:g}, weight decay {config.weight_decay:g}"
+            rows.append(make_row(point, name, said | {"config": stage_config(point, config, k=k)}))
     return rows
 
 

@@ -70,7 +70,8 @@ def shifted(frozen: Frozen, plain: Plain, arm: str) -> Trained:
     steps = np.linspace(0, SHIFTED[arm], 9).tolist()
     heads = [changed(plain, arm, by, frozen.shares().cpu(), frozen.shot.minority) for by in steps]
     every = {p: torch.stack([plain.x[p] @ w.T + b for w, b in heads], 1) for p in ("val", "test")}
-    found = {name: v.tolist() for name, v in judged(frozen, every["val"]).items()}
+    found = judged(frozen, every["val"].to(frozen.y["val"].device))
+    found = {name: v.tolist() for name, v in found.items()}
     search = [{"by": by} | {name: v[h] for name, v in found.items()} for h, by in enumerate(steps)]
     h = choose(search)
     return Trained(*heads[h], {p: v[:, h].numpy() for p, v in every.items()}, [], search, h)

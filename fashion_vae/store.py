@@ -148,7 +148,7 @@ class Point(Split):
     weights: str = Field("auto", description="auto, none, a name of published weights, or a file")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     features: str = Field(
-        "plain", pattern=r"plain|frozen|os([1-9]\d*|bal)", description="plain, frozen, os<k> or osbal"
+        "plain", pattern=r"^(plain|frozen|os([1-9]\d*|bal))$", description="plain, frozen, os<k> or osbal"
     )
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
     threads: int = Field(

@@ -86,9 +86,11 @@ def test_no_effect_is_rarely_called_one():
 def test_a_claim_of_many_parts_needs_all_of_them():
     up, down, flat = (np.full((10, 1), v) + np.linspace(-0.1, 0.1, 10)[:, None] for v in (1.0, -1.0, 0.01))
     least = 2 / 2**10
-    assert claim_p([up, up]) == (pytest.approx(least), "supported")
+    assert claim_p([up, up])[:2] == (pytest.approx(least), "supported")
     assert claim_p([up, flat])[0] > 0.5
-    assert claim_p([up, down]) == (pytest.approx(2 * least), "contradicted")
+    p, outcome, part = claim_p([up, down])
+    assert (p, outcome) == (pytest.approx(2 * least), "contradicted") and part is down
+    assert claim_p([up, flat])[2] is flat
 
 
 def test_the_peak_of_c2_is_four_differences():
