@@ -270,3 +270,17 @@ def test_an_arm_that_these_features_do_not_have(arm, features):
     with pytest.raises(BadInput, match=f"'{arm}' with features = '{features}', .*; allowed with plain"):
         arms_of(Point(arms=arm, features=features))
     assert arm not in arms_of(Point(arms="all", features=features))
+
+
+def test_arms_that_other_settings_do_have(photographs):
+    assert arms_of(Point(arms="crt10 best", features="frozen")) == ["crt10", "best"]
+    natural = {"dataset": "folder", "root": str(photographs), "protocol": "natural"}
+    assert "full" not in arms_of(Point(arms="all", **natural)) and "full" in arms_of(Point(arms="all"))
+    with pytest.raises(BadInput, match=r"'full' with .* protocol = 'natural'"):
+        arms_of(Point(arms="full", **natural))
+
+
+@pytest.mark.parametrize("features", ["os30x", "explain", "os0"])
+def test_features_are_named_in_full(features):
+    with pytest.raises(ValueError, match="features"):
+        Point(features=features)

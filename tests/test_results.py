@@ -76,7 +76,7 @@ def test_a_figure_is_the_same_bytes_every_time(rows, tmp_path, name):
 def test_the_readme_says_what_the_rows_say(root):
     readme = (root / "README.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r"<!-- ([\w-]+/\w+) -->\n(.*?)\n?<!-- /\1 -->", readme, re.DOTALL))
-    assert {"fashion-mnist-lt/table2", "fashion-mnist-lt/verdicts", "clothing/verdicts"} <= set(blocks)
+    assert {f"fashion-mnist-lt/{name}" for name in ("table2", "verdicts", "balance")} <= set(blocks)
     for name, block in blocks.items():
         committed = (root / "figures" / f"{name}.md").read_text(encoding="utf-8")
         assert block.strip() == committed.strip(), f"{name} in README.md is not the committed one"
@@ -89,6 +89,16 @@ def test_rows_of_two_settings_are_refused(rows, tmp_path):
         results.read_rows(path)
     path.write_text("\n".join(map(json.dumps, [rows[0], rows[0]])))
     with pytest.raises(BadInput, match="twice"):
+        results.read_rows(path)
+
+
+def test_an_arm_has_one_configuration_and_may_have_its_own(rows, tmp_path):
+    path, config = tmp_path / "rows.jsonl", rows[0]["config"]
+    other = config | {"BackboneConfig": config["BackboneConfig"] | {"lr": 0.7}}
+    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"arm": "os30", "config": other}])))
+    assert len(results.read_rows(path)) == 2
+    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"draw": 99, "config": other}])))
+    with pytest.raises(BadInput, match="rows differ in BackboneConfig"):
         results.read_rows(path)
 
 
