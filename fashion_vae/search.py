@@ -19,7 +19,7 @@ from .data import confusion, scores
 from .store import Point, make_row
 
 # %% ../nbs/13_search.ipynb #b8a05c1d
-FACTORS, DECAYS = (1.0, 4.0, 16.0), (1.0, 10.0, 100.0)  # of the configuration's lr and weight decay
+FACTORS, DECAYS = (1.0, 0.25, 4.0), (1.0, 10.0, 0.1)  # of the configuration's lr and weight decay
 
 
 def searched(
