@@ -238,7 +238,7 @@ def plot_ladder(
         if arm in rungs:
             ax.plot([x - 1, x], [start, mean], color=colour, lw=0.8)
             place = {"xy": (x - 0.5, 0.94), "xycoords": ("data", "axes fraction"), "ha": "center"}
-            ax.annotate(f"{step.mean():+.1f}", fontsize=8, **place)
+            ax.annotate(f"{step.mean():+.1f}", fontsize=7, **place)
     ax.plot([len(rungs) - 1, max(places.values()) + 0.3], [last, last], color="0.5", ls="--", lw=0.8)
     ax.set_xticks([*places.values()], places, rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
     ax.margins(y=0.15)
