@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'VAE', 'OS', 'CLAIMS', 'RUNGS', 'BESIDE', 'OWN_SHIFT', 'FAMILIES', 'EQUAL_PRIOR', 'BEST', 'SHIFTED_TOO',
-           'PER_CLASS', 'nested_interval', 'signed_rank', 'holm', 'Claim', 'differences', 'parts_of', 'claim_p', 'span',
-           'said', 'kind_of', 'verdicts', 'sampling_error', 'spreads', 'plot_ladder', 'figure_ladder', 'only_n_f',
-           'plot_arms', 'figure_arms', 'compared', 'figure_balance', 'against', 'use_of_latents', 'ledger_effects',
-           'figure_ledger']
+           'BALANCED', 'PER_CLASS', 'nested_interval', 'signed_rank', 'holm', 'Claim', 'differences', 'parts_of',
+           'claim_p', 'span', 'said', 'kind_of', 'verdicts', 'sampling_error', 'spreads', 'plot_ladder',
+           'figure_ladder', 'only_n_f', 'plot_arms', 'figure_arms', 'compared', 'plot_balance', 'figure_balance',
+           'against', 'use_of_latents', 'ledger_effects', 'figure_ledger']
 
 # %% ../nbs/11_evidence.ipynb #fa9f797f
 from collections.abc import Callable
@@ -237,7 +237,11 @@ def plot_ladder(
         ax.plot([x, x], start + np.array(span(step)), color=colour, lw=1.5)
         if arm in rungs:
             ax.plot([x - 1, x], [start, mean], color=colour, lw=0.8)
-            place = {"xy": (x - 0.5, 0.94), "xycoords": ("data", "axes fraction"), "ha": "center"}
+            place = {
+                "xy": (x - 0.5, 0.94 - 0.07 * (x % 2)),
+                "xycoords": ("data", "axes fraction"),
+                "ha": "center",
+            }
             ax.annotate(f"{step.mean():+.1f}", fontsize=7, **place)
     ax.plot([len(rungs) - 1, max(places.values()) + 0.3], [last, last], color="0.5", ls="--", lw=0.8)
     ax.set_xticks([*places.values()], places, rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
@@ -342,26 +346,44 @@ def compared(
     return markdown(pd.DataFrame(lines, columns=["points of", "", *map(amount, columns)]), 2)
 
 # %% ../nbs/11_evidence.ipynb #e4b7c209
-def figure_balance(
-    scored: pd.DataFrame,
-    dataset: str,
-    arms: tuple[str, ...] = ("plain", "os50", "crt50", "vae50", "z50", "la"),
-):  # matplotlib Figure
-    "Mean acc_h of some arms as trained and with a constant off the majority, a panel an n_f."
-    n_fs, arms = sorted(scored["n_f"].unique()), [a for a in arms if a in set(scored["arm"])]
-    figure, axes = plt.subplots(1, len(n_fs), figsize=(9, 2.8), sharey=True, squeeze=False)
-    means = scored.groupby(["n_f", "arm"])[["acc_h", "acc_h_stacked"]].mean()
-    for ax, n_f in zip(axes[0], n_fs, strict=True):
-        for i, arm in enumerate(arms):
-            ax.plot([0, 1], means.loc[(n_f, arm)], "o-", ms=4, lw=1.2, color=f"C{i}", label=arm)
-        ax.axhline(means.loc[(n_f, "full"), "acc_h"], color="0.3", ls="--", lw=1)
-        ax.set_xticks([0, 1], ["as trained", "with γ"])
-        ax.set(xlim=(-0.3, 1.3), title=amount(n_f))
+BALANCED = ("plain", "os50", "la", "crt50", "vae50", "z50", "best")
+
+
+def plot_balance(
+    scored: pd.DataFrame,  # of one n_f
+    axes,  # two, one above the other
+):  # matplotlib Axes, the lower
+    "Above: mean acc_h as trained and with a constant off the majority. Below: with it, less plain, in pairs."
+    arms = [a for a in BALANCED if a in set(scored["arm"])]
+    means, by = scored.groupby("arm")[["acc_h", "acc_h_stacked"]].mean(), {"n_f": scored["n_f"].iloc[0]}
+    for i, arm in enumerate(arms):
+        axes[0].plot([0, 1], means.loc[arm], "o-", ms=4, lw=1.2, color=f"C{i}", label=arm)
+        if arm != "plain":
+            part = differences(scored, (arm,), ("plain",), "acc_h_stacked")[by["n_f"]]
+            axes[1].plot([i, i], span(part), color=f"C{i}", lw=1.5)
+            axes[1].plot(i, part.mean(), "o", ms=4, color=f"C{i}")
+    axes[0].axhline(means.loc["full", "acc_h"], color="0.3", ls="--", lw=1)
+    axes[0].set_xticks([0, 1], ["as trained", "with γ"])
+    axes[0].set(xlim=(-0.3, 1.3), title=amount(by["n_f"]))
+    axes[1].axhline(0, color="C0", lw=1)
+    axes[1].set_xticks(
+        range(1, len(arms)), arms[1:], rotation=30, ha="right", rotation_mode="anchor", fontsize=8
+    )
+    return axes[1]
+
+
+def figure_balance(scored: pd.DataFrame, dataset: str):  # matplotlib Figure
+    "What is left between arms once each has its best balance, a column an n_f."
+    n_fs = sorted(scored["n_f"].unique())
+    figure, axes = plt.subplots(2, len(n_fs), figsize=(9, 4.6), sharey="row", squeeze=False)
+    for column, n_f in zip(axes.T, n_fs, strict=True):
+        plot_balance(only_n_f(scored, n_f), column)
     axes[0, 0].set_ylabel("acc_h (%)")
+    axes[1, 0].set_ylabel("with γ, less plain")
     axes[0, -1].legend(fontsize=7, loc="lower right", frameon=True)
-    what = "γ off the majority's scores, by validation; dashed: all training images, as trained"
+    kind = kind_of(scored["draw"].nunique())
     figure.suptitle(
-        f"{dataset}: {what}; means over {kind_of(scored['draw'].nunique()).split()[-1]}", fontsize=9
+        f"{dataset}: γ off the majority's scores, by validation; dashed: all images; {kind}", fontsize=9
     )
     figure.tight_layout()
     return figure
