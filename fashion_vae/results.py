@@ -117,7 +117,7 @@ def markdown(
 ) -> str:
     "A table as Markdown, padded so that it also reads well as it is."
     cells = [list(map(str, frame.columns)), *[list(map(str, line)) for line in frame.to_numpy()]]
-    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    width = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]  # a rule has three characters
     pad = [
         [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, width, strict=True))]
         for line in cells
