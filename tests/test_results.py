@@ -20,7 +20,7 @@ def test_the_papers_gains_are_those_of_its_table():
 
 
 def test_the_grid_is_whole(rows):
-    arms = {"plain", "os30", "os50", "vae", "vae30", "vae50", "crt30", "crt50", "mu30", "mu50"}
+    arms = {"plain", "os30", "os50", "vae", "vae30", "vae50", "crt30", "crt50", "mu30", "mu50", "best"}
     runs = {(r["arm"], r["n_f"], r["draw"], r["seed"]) for r in rows}
     points = {(d, s) for _, _, d, s in runs}
     assert len(points) >= 3 and runs == {(a, n, *p) for a in arms for n in (5, 10, 30, 50) for p in points}
