@@ -135,7 +135,7 @@ def kind_of(draws: int) -> str:
     "What stands behind a mean."
     return "95 % intervals over draws" if draws >= LEAST else "least to most over draws"
 
-
+# %% ../nbs/11_evidence.ipynb #d1e07b5a
 def verdicts(
     scored: pd.DataFrame,
     dataset: str,
@@ -151,16 +151,13 @@ def verdicts(
     draws, seeds = scored["draw"].nunique(), scored["seed"].nunique()
     head = f"**Verdicts** on {dataset}, {draws} draws, {seeds} {'seeds' if seeds > 1 else 'seed'}."
     head += (
-        f" Differences in points of acc_h (C3: acc), {kind_of(draws)}, those of the columns not corrected;"
+        f" Differences in points of acc_h (C3: acc), {kind_of(draws)}, those of the columns not corrected; "
     )
-    if draws < LEAST:
-        head += " too few draws for a test.\n\n"
-    else:
-        least = min(1.0, len(found) * 2 / 2**draws)
-        head += (
-            f" p by Wilcoxon, after Holm over {len(found)} claims, with so many draws at least {least:.3f}."
-        )
-        head += "\n\n"
+    least = min(1.0, len(found) * 2 / 2**draws)
+    tested = (
+        f"p by Wilcoxon, after Holm over {len(found)} claims, with so many draws at least {least:.3f}.\n\n"
+    )
+    head += tested if draws >= LEAST else "too few draws for a test.\n\n"
     corrected = dict(zip(found, holm([p for p, _, _ in found.values()]), strict=True))
     for name, (_, outcome, _) in found.items():
         word = outcome if corrected[name] < 0.05 else "not decided"
