@@ -67,7 +67,10 @@ def arms_of(
     def has(arm: str) -> bool:
         return arm not in barred and not ("os" in barred and arm.startswith("os"))
 
-    asked = [a for a in GRID if has(a)] if point.arms == "all" else point.arms.split()
+    shot = shot_for(point)
+    alone = np.bincount(shot.data.labels[shot.train])[list(shot.minority)].min() < 2
+    every = [a for a in GRID if has(a) and not (alone and a.startswith("smote"))]  # which needs a neighbour
+    asked = every if point.arms == "all" else point.arms.split()
     for arm in asked:
         if not has(arm):
             raise BadInput(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 from scipy.stats import norm, t, wilcoxon
 
 from .data import scores
@@ -307,16 +308,21 @@ def plot_arms(
 def figure_arms(scored: pd.DataFrame, dataset: str, k: int | str):  # matplotlib Figure
     "All arms, a panel an n_f."
     n_fs = sorted(scored["n_f"].unique())
-    figure, axes = plt.subplots(1, len(n_fs), figsize=(9, 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(n_fs), figsize=(9, 4.6), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, n_f in zip(axes[0], n_fs, strict=True):
         plot_arms(only_n_f(scored, n_f), k, ax)
     axes[0, 0].invert_yaxis()  # of all, which share it
+    families = [
+        Line2D([], [], color=f"C{i}", marker="o", ms=4, label=name) for i, name in enumerate(FAMILIES)
+    ]
+    figure.legend(handles=families, loc="outside lower center", ncols=len(families), fontsize=8)
     what = "at equal sampled prior" if k == "bal" else f"k = {k}"
     figure.suptitle(
         f"{dataset}: all arms, {what}; {kind_of(scored['draw'].nunique())}; × with γ; dashed: all images",
         fontsize=9,
     )
-    figure.tight_layout()
     return figure
 
 # %% ../nbs/11_evidence.ipynb #2f6e9b17

@@ -211,6 +211,12 @@ def test_smote_is_imbalanced_learns(rare, neighbours, monkeypatch):
     assert train_heads(frozen, task).logits["test"].shape == (120 + rare, 3)
 
 
+def test_all_arms_of_a_class_of_one_image_are_those_but_smote(tmp_path):
+    for n_f, there in ((1, False), (2, True)):
+        arms = arms_of(Point(n_f=n_f, arms="all", runs=str(tmp_path)))
+        assert "crt30" in arms and ("smote30" in arms) == there
+
+
 def test_smote_of_one_image_and_without_its_package(monkeypatch):
     with pytest.raises(BadInput, match="two training images"):
         smote(toy(1), 10)

@@ -153,6 +153,15 @@ def test_the_rows_behind_the_verdicts_are_asked_for_anew():
     assert re.search(r"^controls\s+28$", frozen, re.MULTILINE) and "\nsearch" not in frozen
 
 
+def test_other_features_and_other_networks_keep_their_own_results():
+    frozen = dry_run("--forceall", features="frozen")
+    assert re.search(r"^controls\s+12$", frozen, re.MULTILINE) and "04_results" not in frozen
+    assert "results/fashion-mnist-lt/draws.csv" in frozen and "fashion-mnist-lt-frozen/draws.csv" not in frozen
+    assert "runs/grid/fashion-mnist-lt-frozen/evidence.jsonl.gz" in frozen
+    other = dry_run("--forceall", minority=3)
+    assert "results/fashion-mnist-lt-3/rows.jsonl" in other and "fashion-mnist-lt/rows.jsonl" not in other
+
+
 def test_the_grid_of_a_folder_knows_what_its_smallest_class_allows(photographs):
     said = dry_run(dataset="folder", root=f"'{photographs}'", backbone="resnet18")
     assert "'blue' has 5 pictures for training: n_f = [5] of [5, 10, 30, 50]" in said
