@@ -25,9 +25,9 @@ from fashion_vae.backbone import (
     features_of,
     fit,
     generator,
-    native_bf16,
     one_cycle,
     outcome,
+    precision_of,
     seeded,
     sgd,
     shot_for,
@@ -121,7 +121,7 @@ def frozen_of(
 ) -> Frozen:
     "Stages 1 and 2, trained if they are missing."
     backbone, shot = features_config(point), shot_for(point)
-    vae = vae or vae_config(backbone)
+    vae = vae or vae_config(point)
     arrays, features = vae_stage(point, vae)[0], features_of(point)
     net = vae_of(arrays, vae).to(backbone.device)
     get = {
@@ -131,7 +131,7 @@ def frozen_of(
     x = {p: net.scale(torch.from_numpy(features[f"x.{p}"]).to(backbone.device)) for p in PHASES}
     y = {p: torch.from_numpy(shot.data.labels[getattr(shot, p)]).to(backbone.device) for p in PHASES}
     # below some 500 features, casting costs as much as it saves
-    half = native_bf16(backbone.device) and backbone.width >= 512
+    half = precision_of(point) == "bf16" and backbone.width >= 512
     config = stage_config(point, backbone, vae, features=point.features)
     return Frozen(point, shot, config, net, x, **get, y=y, precision="bf16" if half else "fp32")
 

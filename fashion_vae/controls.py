@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fashion_vae.backbone import (
-    backbone_config,
     backbone_stage,
     ceiling,
     features_of,
@@ -180,7 +179,7 @@ def decoding(frozen: Frozen, k: int | str) -> Task:
 
 def conditional(frozen: Frozen, k: int | str) -> Task:
     "cvae: x from the prior, the decoder told the class."
-    config = vae_config(backbone_config(frozen.point)).model_copy(update={"conditional": True})
+    config = vae_config(frozen.point).model_copy(update={"conditional": True})
     net = vae_of(vae_stage(frozen.point, config)[0], config).to(frozen.x["train"].device)
     told = F.one_hot(frozen.y["train"], len(frozen.shot.data.classes)).float()
 

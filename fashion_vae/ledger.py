@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .backbone import backbone_config
 from fashion_vae.classifier import (
     HEAD,
     Frozen,
@@ -105,14 +104,14 @@ def variants_of(point: Point) -> list[Variant]:
     other = [] if point.features != "plain" else [Variant("backbone", "oversampled", features="os50")]
     if other and point.weights != "none":
         other.append(Variant("backbone", "not fine-tuned", features="frozen"))
-    return [AS_IT_IS, *of_head(), *of_vae(vae_config(backbone_config(point))), *other]
+    return [AS_IT_IS, *of_head(), *of_vae(vae_config(point)), *other]
 
 # %% ../nbs/10_ledger.ipynb #471ea155
 def varied(point: Point, variant: Variant) -> dict:
     "Run `vae50` with one choice changed; its row has the variant's name for an arm."
     torch.set_num_threads(point.threads)
     own = point.model_copy(update={"features": variant.features or point.features})
-    frozen = frozen_of(own, vae_config(backbone_config(point)).model_copy(update=variant.vae))
+    frozen = frozen_of(own, vae_config(point).model_copy(update=variant.vae))
     task = retraining(frozen, "vae", variant.k)
     task = variant.task(frozen, task) if variant.task else task
     found = train_heads(frozen, task, HEAD.model_copy(update=variant.head), **variant.rules)

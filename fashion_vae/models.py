@@ -61,7 +61,7 @@ def save_model(
     config = backbone_config(point)
     about = {k: rows[0][k] for k in ("dataset", "backbone", "weights", "n_f", "draw", "seed", "versions")}
     about |= {"classes": rows[0]["classes"], "minority_classes": rows[0]["minority_classes"], "arms": arms}
-    about |= {"BackboneConfig": config.model_dump(), "VaeConfig": vae_config(config).model_dump()}
+    about |= {"BackboneConfig": config.model_dump(), "VaeConfig": vae_config(point).model_dump()}
     write_whole(folder / "model.safetensors", data)
     write_whole(folder / "model.json", to_json(about | {"sha256": hashlib.sha256(data).hexdigest()}))
     return folder

@@ -27,7 +27,7 @@ def pairs_of(
     backbone: str,
 ) -> list[tuple[float, float]]:  # factors of lr and of weight decay, plain's own pair first
     "What is tried with a backbone."
-    rounds = [ROUND] + [FURTHER[backbone]] * (backbone in FURTHER)
+    rounds = [ROUND, *([FURTHER[backbone]] if backbone in FURTHER else [])]
     return [(factor, decay) for factors, decays in rounds for decay in decays for factor in factors]
 
 

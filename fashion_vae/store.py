@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -147,6 +147,8 @@ class Point(Split):
     backbone: str = Field("auto", description="auto or the name of a backbone")
     weights: str = Field("auto", description="auto, none, a name of published weights, or a file")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    precision: Literal["auto", "fp32"] = Field("auto", description="auto or fp32")
+    batch: int = Field(0, ge=0, description="a whole number from 2 on, or 0 for the backbone's own")
     features: str = Field(
         "plain", pattern=r"^(plain|frozen|os([1-9]\d*|bal))$", description="plain, frozen, os<k> or osbal"
     )
@@ -154,6 +156,13 @@ class Point(Split):
     threads: int = Field(
         1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores"
     )
+
+    @field_validator("batch")
+    @classmethod
+    def _batchnorm_needs_two(cls, batch: int) -> int:
+        if batch == 1:
+            raise ValueError
+        return batch
 
     @model_validator(mode="before")
     @classmethod
@@ -331,7 +340,8 @@ def versions() -> dict[str, str]:  # package -> version
     return {"python": platform.python_version()} | {p: version(p) for p in ("torch", "torchvision", "numpy")}
 
 # %% ../nbs/05_store.ipynb #f8ed6afc
-ELSEWHERE = {"root", "csv", "runs", "arms", "device", "side", "features"}  # where a run lies, not what it is
+# where a run lies, not what it is; or said by the configurations
+ELSEWHERE = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch"}
 
 
 def point_name(point: Point) -> str:  # e.g. resnet-small-nf30-d0-s0-t1

@@ -19,13 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fashion_vae.backbone import (
-    BackboneConfig,
     backbone_config,
+    device_of,
     features_config,
     features_of,
     fit,
     generator,
-    native_bf16,
+    precision_of,
     seeded,
     shot_for,
     stage_config,
@@ -55,11 +55,11 @@ class VaeConfig(Strict):
 
 
 def vae_config(
-    backbone: BackboneConfig,  # whose features it takes
+    point: Point,  # whose features it takes
 ) -> VaeConfig:
-    "The frozen configuration of the VAE for a backbone: half as wide as x, and at most 1,024."
-    precision = "bf16" if native_bf16(backbone.device) else "fp32"
-    return VaeConfig(hidden=max(256, min(1024, backbone.width // 2)), precision=precision)
+    "The frozen configuration of the VAE: half as wide as x, and at most 1,024."
+    width = backbone_config(point).width
+    return VaeConfig(hidden=max(256, min(1024, width // 2)), precision=precision_of(point))
 
 # %% ../nbs/02_vae.ipynb #2dcc3015
 def beta_at(
@@ -205,7 +205,7 @@ def latent_report(
 # %% ../nbs/02_vae.ipynb #baff0452
 def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
     "Train on stage 1's features: arrays and record of a VAE stage."
-    arrays, shot, device = features_of(point), shot_for(point), backbone_config(point).device
+    arrays, shot, device = features_of(point), shot_for(point), device_of(point)
     torch.set_num_threads(point.threads)
     start, n = time.perf_counter(), len(shot.data.classes) * config.conditional
     x = {p: torch.from_numpy(arrays[f"x.{p}"]).to(device) for p in PHASES}
@@ -228,7 +228,7 @@ def vae_stage(
 ) -> tuple[dict[str, np.ndarray], dict]:  # mu.*, logvar.* of train, val, test, and net.*; record
     "Stage 2, from runs/stages or trained now, stage 1 included."
     backbone = features_config(point)
-    config = config or vae_config(backbone)
+    config = config or vae_config(point)
     what = stage_config(point, backbone, config, features=point.features)
     return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
 
@@ -251,7 +251,7 @@ def vae_row(
     "Run stage 2."
     _, record = vae_stage(point)
     backbone = features_config(point)
-    what = stage_config(point, backbone, vae_config(backbone), features=point.features)
+    what = stage_config(point, backbone, vae_config(point), features=point.features)
     found = {"config": what, "history": record["history"], "latent": record["latent"]}
     return make_row(point, "vae", found), record["seconds"]
 

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,10 +9,10 @@ import timm
 import torch
 from torch import nn
 
-from fashion_vae import backbone
+from fashion_vae import backbone, vae
 from fashion_vae.backbone import BACKBONES, PACKAGED, fine_tune, fit, forward, make_backbone, seeded
 from fashion_vae.data import FewShot, Images, repeated
-from fashion_vae.store import BadInput, Point
+from fashion_vae.store import BadInput, Point, parameters
 
 
 def dozen(side: int) -> FewShot:
@@ -166,6 +167,34 @@ def test_a_gpu_that_is_not_there():
         pytest.skip("there is one")
     with pytest.raises(BadInput, match="no CUDA GPU here; allowed are auto and cpu"):
         backbone.backbone_config(Point(device="cuda"))
+
+
+def test_no_bfloat16_is_said_once_and_fp32_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    backbone.native_bf16.cache_clear()
+    assert backbone.precision_of(Point(device="cpu")) == "bf16"
+    asked = Point(device="cpu", precision="fp32")
+    assert {backbone.backbone_config(asked).precision, vae.vae_config(asked).precision} == {"fp32"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    backbone.native_bf16.cache_clear()
+    with pytest.warns(UserWarning, match="no bfloat16: training in float32"):
+        assert backbone.backbone_config(Point(device="cpu")).precision == "fp32"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert vae.vae_config(Point(device="cpu")).precision == "fp32"
+    backbone.native_bf16.cache_clear()
+
+
+def test_a_gpu_that_is_too_small_names_a_batch_to_try(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backbone, "fine_tune", full)
+    with pytest.raises(BadInput, match="batch = 64: more than the GPU's memory holds; try batch = 32"):
+        backbone.backbone_stage(Point(runs=str(tmp_path)))
+    assert backbone.backbone_config(Point(batch=32)).batch == 32
+    with pytest.raises(BadInput, match="batch = 1: allowed is a whole number from 2 on"):
+        parameters({"batch": 1}, Point)
 
 
 def test_every_arm_takes_the_same_steps_where_epochs_are_few():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fashion_vae import search
 from fashion_vae.backbone import (
     BACKBONES,
     OVERSAMPLED,
@@ -11,15 +12,19 @@ from fashion_vae.backbone import (
     fine_tuned,
 )
 from fashion_vae.results import read_rows
-from fashion_vae.search import pairs_by_score, searched
+from fashion_vae.search import pairs_by_score, pairs_of, searched
 from fashion_vae.store import Point
 
 
-def test_every_pair_once_and_no_test_set(tmp_path, quick):
+def test_every_pair_once_and_no_test_set(tmp_path, quick, monkeypatch):
+    assert len({*pairs_of("resnet-small")}) == len(pairs_of("resnet-small")) == 18
+    assert pairs_of("resnet50") == pairs_of("resnet-small")[:9]
+    monkeypatch.setattr(search, "ROUND", ((1.0, 4.0), (1.0,)))
+    monkeypatch.setattr(search, "FURTHER", {"resnet-small": ((16.0,), (10.0,))})
     point = Point(n_f=5, draw=100, runs=str(tmp_path))
     rows = searched(point, "os30")
     base = BACKBONES["resnet-small"]
-    assert len({(r["lr"], r["weight_decay"]) for r in rows}) == len(rows) == 18
+    assert len({(r["lr"], r["weight_decay"]) for r in rows}) == len(rows) == 3
     assert (rows[0]["lr"], rows[0]["weight_decay"]) == (base.lr, base.weight_decay)
     assert not [r for r in rows if {"confusion", "calibration"} & r.keys()]
     assert all(r["config"]["BackboneConfig"]["lr"] == pytest.approx(r["lr"]) for r in rows)
