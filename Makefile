@@ -10,9 +10,10 @@ export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+OWN = FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
 SNAKEMAKE = PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
 
-.PHONY: paper evidence test lab sync notebooks lock
+.PHONY: paper evidence test bench lab sync notebooks lock
 
 paper: .venv/installed
 	@$(SNAKEMAKE)
@@ -21,9 +22,9 @@ paper: .venv/installed
 # What part of the gain is the VAE: verdicts and figures from the committed rows; RERUN=1 makes the rows again
 evidence: .venv/installed
 ifdef RERUN
-	@FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= $(SNAKEMAKE) evidence --config draws=10 seeds=2
-	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=10 seeds=3 features=frozen
-	@FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=3 seeds=1
+	@$(OWN) FASHION_VAE_DATA= FASHION_VAE_ROOT= $(SNAKEMAKE) evidence --config draws=10 seeds=2
+	@$(OWN) FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=3 seeds=1
+	@$(OWN) FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=10 seeds=3 features=frozen
 endif
 	@for of in $$(cd results && ls -d */ | tr -d /); do test ! -e results/$$of/evidence.jsonl.gz || \
 	  papermill --no-progress-bar nbs/11_evidence.ipynb runs/evidence-$$of.ipynb -p dataset $$of > /dev/null || exit 1; done
@@ -33,6 +34,12 @@ test: .venv/installed
 	ruff check
 	pytest -q
 	nbdev_test --timing
+
+# Every stage beside what people would use instead, on this machine, which should have nothing else to do: an hour
+bench: .venv/installed
+	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
+	python benchmarks/bench.py
+	papermill --no-progress-bar nbs/14_speed.ipynb runs/14_speed.ipynb > /dev/null
 
 lab: .venv/installed
 	jupyter lab nbs

@@ -433,8 +433,10 @@ def one_cycle(
 ) -> torch.optim.lr_scheduler.OneCycleLR:
     "Learning rate up to config.lr and down to zero, once over all batches."
     steps = config.epochs * len(batches(torch.arange(n), config.batch))
+    # a rise of exactly one step would end where it starts, and torch would divide by zero
+    rise = config.warmup if round(config.warmup * steps, 9) != 1 else 1.5 / steps
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, steps, pct_start=config.warmup, cycle_momentum=False
+        optimiser, config.lr, steps, pct_start=rise, cycle_momentum=False
     )
 
 # %% ../nbs/01_backbone.ipynb #28b41d17

@@ -169,6 +169,18 @@ def test_a_gpu_that_is_not_there():
         backbone.backbone_config(Point(device="cuda"))
 
 
+@pytest.mark.parametrize("epochs", range(1, 12))
+def test_the_learning_rate_rises_and_falls_however_few_steps_there_are(epochs):
+    config = BACKBONES["resnet-small"].model_copy(update={"epochs": epochs})
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], config.lr)
+    schedule, rates = backbone.one_cycle(optimiser, config, 1), []
+    for _ in range(epochs):
+        rates.append(schedule.get_last_lr()[0])
+        optimiser.step()
+        schedule.step()
+    assert min(rates) >= 0 and max(rates) <= config.lr + 1e-9 and rates[-1] <= max(rates)
+
+
 def test_no_bfloat16_is_said_once_and_fp32_can_be_asked_for(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     backbone.native_bf16.cache_clear()

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from fashion_vae import store
 from fashion_vae.store import BadInput, Point, Split, parameters, stage, write_whole
@@ -32,6 +33,20 @@ def test_a_stage_is_built_once(tmp_path):
     (a, first), (b, again) = stage("toy", {"k": 1}, build, tmp_path), stage("toy", {"k": 1}, build, tmp_path)
     assert first == again and np.array_equal(a["x"], b["x"])
     assert stage("toy", {"k": 2}, build, tmp_path)[1] != first
+
+
+def test_a_kept_stage_is_paged_in_and_changes_to_it_are_not_kept(tmp_path):
+    def several():
+        whole = {"x": np.arange(6.0).reshape(2, 3), "n": np.array([7]), "e": np.zeros((0, 4), np.float32)}
+        return whole | {"f": np.float32([[1.5], [2.5]])}, {}
+
+    first, again = (stage("toy", {}, several, tmp_path)[0] for _ in "ab")
+    oracle = load_file(next(tmp_path.glob("*.safetensors")))
+    for name, v in oracle.items():
+        assert first[name].tolist() == again[name].tolist() == v.tolist()
+        assert again[name].dtype == v.dtype and again[name].shape == v.shape
+    again["x"] += 1
+    assert stage("toy", {}, several, tmp_path)[0]["x"].tolist() == oracle["x"].tolist()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])

@@ -1,0 +1,97 @@
+"python growth.py WHAT N: one size of one stage; prints its seconds and the process's peak memory."
+
+import json
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from fashion_vae import backbone as B
+from fashion_vae import classifier as C
+from fashion_vae import vae as V
+from fashion_vae.data import PHASES, FewShot, Images
+from fashion_vae.store import Point
+
+
+def split(labels: np.ndarray, pixels: np.ndarray) -> FewShot:
+    "Fourteen classes, five of them rare; every image is trained on, the first thousand validate."
+    names = tuple(f"class {c}" for c in range(14))
+    data = Images("synthetic", pixels, labels, labels, names, labels, "")
+    every = np.arange(len(labels))
+    return FewShot(data, (9, 10, 11, 12, 13), every, every[:1000], every[:1000])
+
+
+def frozen_of(n: int, width: int) -> C.Frozen:
+    labels, g = np.arange(n) % 14, torch.Generator().manual_seed(0)
+    x, mu = torch.rand(n, width, generator=g), torch.randn(n, 128, generator=g)
+    shot = split(labels, np.zeros((n, 1, 1), np.uint8))
+    at = {p: torch.from_numpy(getattr(shot, p)) for p in PHASES}
+    parts = [{p: v[i] for p, i in at.items()} for v in (x, mu, -mu)]
+    y = {p: torch.from_numpy(labels)[i] for p, i in at.items()}
+    point = Point(dataset="fashionstyle14", n_f=50)
+    return C.Frozen(point, shot, {}, None, *parts, y=y, precision=B.precision_of(point))
+
+
+def vae(n: int, width: int) -> float:
+    x = torch.rand(n, width, generator=torch.Generator().manual_seed(0))
+    config = V.VaeConfig(hidden=min(1024, width // 2), epochs=1, precision=B.precision_of(Point()))
+    start = time.perf_counter()
+    V.train_vae(x, x[:1000], config, 0)
+    return time.perf_counter() - start
+
+
+def heads(n: int = 5000, count: int = 9, draws: int = 1) -> float:
+    here = frozen_of(n, 512)
+    config = C.HEAD.model_copy(update={"epochs": 1, "factors": (1.0,) * count, "decays": (0.0,)})
+    start = time.perf_counter()
+    for draw in range(draws):
+        other = replace(here, point=here.point.model_copy(update={"draw": draw}))
+        C.train_heads(other, C.retraining(other, "vae", 1), config)
+    return time.perf_counter() - start
+
+
+def features(n: int) -> float:
+    with TemporaryDirectory() as folder:
+        pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(n, 28, 28))
+        config = B.backbone_config(Point())
+        net = B.make_backbone("resnet-small").to(memory_format=torch.channels_last)
+        shot = split(np.arange(n) % 14, pixels)
+        start = time.perf_counter()
+        B.forward(net, shot.data, shot.train, config)
+        return time.perf_counter() - start
+
+
+def fashionstyle14() -> float:
+    "The paper's data in size: 12,959 images of 224 px; two steps of fine-tuning, then stages 2 and 3."
+    start = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(12_959, 224, 224, 3))
+        config = B.backbone_config(Point(dataset="fashionstyle14")).model_copy(update={"epochs": 1})
+        shot = split(np.arange(12_959) % 14, pixels)
+        few = replace(shot, train=shot.train[:: len(shot.train) // 128][:128], val=shot.val[:64])
+        net, _ = B.fine_tune(B.make_backbone("resnet50"), few, 1, config, 0)
+        B.forward(net[0], few.data, few.val, config)
+    return time.perf_counter() - start + vae(7770, 2048) + heads(7770)
+
+
+WHAT = {
+    "vae images": lambda n: vae(n, 512),
+    "vae features": lambda n: vae(5000, n),
+    "features images": features,
+    "heads images": heads,
+    "heads heads": lambda n: heads(count=n),
+    "heads draws": lambda n: heads(draws=n),
+    "fashionstyle14 run": lambda n: fashionstyle14(),
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    B.keep_memory()
+    seconds = WHAT[sys.argv[1]](int(sys.argv[2]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of Linux, in KiB
+    print(json.dumps({"seconds": seconds, "bytes": peak}))

@@ -1,0 +1,230 @@
+"What most people would write, or use, in the place of each stage: what the benchmark measures against."
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+
+class PlainVAE(nn.Module):
+    "The network of 02_vae with a module for each output."
+
+    def __init__(self, width: int, hidden: int, latents: int):
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.mu, self.logvar = nn.Linear(hidden, latents), nn.Linear(hidden, latents)
+        self.decoder = nn.Sequential(nn.Linear(latents, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.hidden(x))
+        return self.mu(h), self.logvar(h)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.encode(x)
+        return self.decoder(mu + torch.exp(logvar / 2) * torch.randn_like(mu)), mu, logvar
+
+
+def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float) -> Tensor:
+    "As in 02_vae: error averaged over batch and features, KL summed over latents."
+    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
+    return F.mse_loss(x_hat, x) + beta * kl
+
+
+@torch.no_grad()
+def _vae_val_loss(net: PlainVAE, x_val: Tensor, beta: float) -> float:
+    x_hat, mu, logvar = net.eval()(x_val)
+    return vae_loss(x_hat, x_val, mu, logvar, beta).item()
+
+
+def plain_vae(
+    x: Tensor,  # standardised, (N, D)
+    x_val: Tensor,
+    hidden: int,
+    latents: int,
+    epochs: int,
+    batch: int,
+    beta: float,
+    seed: int,
+) -> float:  # validation loss after the last epoch
+    "A DataLoader, float32, Adam as it comes."
+    torch.manual_seed(seed)
+    net = PlainVAE(x.shape[1], hidden, latents).to(x.device)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    train = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True)
+    for _ in range(epochs):
+        net.train()
+        total = 0.0
+        for (rows,) in train:
+            x_hat, mu, logvar = net(rows)
+            loss = vae_loss(x_hat, rows, mu, logvar, beta)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item()
+        found = _vae_val_loss(net, x_val, beta)
+    return found
+
+
+def pythae_vae(
+    x: Tensor, x_val: Tensor, hidden: int, latents: int, epochs: int, batch: int, beta: float, seed: int
+) -> float:  # as plain_vae
+    "pythae's trainer. With D/2 times our beta its loss is D/2 times ours, which Adam does not see."
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import BetaVAE, BetaVAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    class Encoder(BaseEncoder):
+        def __init__(self, net: PlainVAE):
+            BaseEncoder.__init__(self)
+            self.net = nn.ModuleList([net.hidden, net.mu, net.logvar])
+
+        def forward(self, rows):
+            hidden, mu, logvar = self.net
+            h = F.relu(hidden(rows))
+            return ModelOutput(embedding=mu(h), log_covariance=logvar(h))
+
+    class Decoder(BaseDecoder):
+        def __init__(self, net: PlainVAE):
+            BaseDecoder.__init__(self)
+            self.net = net.decoder
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.net(z))
+
+    logging.disable(logging.WARNING)
+    torch.manual_seed(seed)
+    width, cpu = x.shape[1], x.device.type == "cpu"
+    net = PlainVAE(width, hidden, latents)
+    config = BetaVAEConfig(input_dim=(width,), latent_dim=latents, beta=beta * width / 2)
+    model = BetaVAE(config, encoder=Encoder(net), decoder=Decoder(net))
+    rows = [BaseDataset(v.cpu(), torch.zeros(len(v))) for v in (x, x_val)]
+    with TemporaryDirectory() as folder:
+        how = BaseTrainerConfig(
+            output_dir=folder, num_epochs=epochs, learning_rate=1e-3, optimizer_cls="Adam", no_cuda=cpu,
+            per_device_train_batch_size=batch, per_device_eval_batch_size=batch, seed=seed,
+        )  # fmt: skip
+        BaseTrainer(model, rows[0], rows[1], how).train()
+    logging.disable(logging.NOTSET)
+    return _vae_val_loss(net.to(x.device), x_val, beta)
+
+
+class Repeats(Dataset):
+    "Images with their repeats, each as [x; z] with a z of its own."
+
+    def __init__(self, x: Tensor, mu: Tensor, logvar: Tensor, y: Tensor, order: Tensor):
+        self.x, self.mu, self.spread, self.y, self.order = x, mu, torch.exp(logvar / 2), y, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        i = self.order[i]
+        z = self.mu[i] + self.spread[i] * torch.randn(self.mu.shape[1], device=self.mu.device)
+        return torch.cat([self.x[i], z]), self.y[i]
+
+
+def plain_head(
+    train: Repeats,
+    x_val: Tensor,  # (n, D + L)
+    y_val: Tensor,
+    classes: int,
+    epochs: int,
+    batch: int,
+    lr: float,
+    decay: float,  # of the weights, as part of the loss
+    seed: int,
+) -> float:  # best validation accuracy
+    "One linear layer by SGD, its repeats from a DataLoader."
+    torch.manual_seed(seed)
+    head, best = nn.Linear(x_val.shape[1], classes).to(x_val.device), 0.0
+    optimiser = torch.optim.SGD(head.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)
+    loader = DataLoader(train, batch_size=batch, shuffle=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, lr, epochs * len(loader), pct_start=0.2, cycle_momentum=False
+    )
+    for _ in range(epochs):
+        for x, y in loader:
+            loss = F.cross_entropy(head(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            best = max(best, (head(x_val).argmax(1) == y_val).float().mean().item())
+    return best
+
+
+def sklearn_head(
+    train: Repeats,
+    x_val: Tensor,
+    y_val: Tensor,
+    decay: float,  # as in plain_head
+) -> float:  # validation cross-entropy
+    "scikit-learn's logistic regression, to its own idea of convergence, on repeats laid out in memory."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    x, y = (torch.stack(v).numpy() for v in zip(*train, strict=True))
+    found = LogisticRegression(C=1 / (decay * len(x)), max_iter=1000).fit(x, y)
+    return log_loss(y_val.numpy(), found.predict_proba(x_val.numpy()), labels=found.classes_)
+
+
+def folder_loader(
+    root: Path,  # one folder a class
+    channels: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch: int,
+    workers: int,
+    shuffle: bool = True,
+) -> DataLoader:
+    "Images decoded and standardised at every use."
+    steps = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    if channels == 1:
+        steps.insert(0, transforms.Grayscale())
+    images = ImageFolder(str(root), transforms.Compose(steps))
+    return DataLoader(images, batch_size=batch, shuffle=shuffle, num_workers=workers)
+
+
+def plain_fine_tuning(
+    net: nn.Module,  # (B, channels, H, W) -> (B, D)
+    width: int,  # D
+    loader: DataLoader,
+    classes: int,
+    epochs: int,
+    lr: float,
+    device: str,
+) -> float:  # mean training loss of the last epoch
+    "All weights by SGD, in float32."
+    whole = nn.Sequential(net, nn.Linear(width, classes)).to(device)
+    optimiser = torch.optim.SGD(whole.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, lr, epochs * len(loader), pct_start=0.2, cycle_momentum=False
+    )
+    whole.train()
+    for _ in range(epochs):
+        total = 0.0
+        for x, y in loader:
+            loss = F.cross_entropy(whole(x.to(device)), y.to(device))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+    return total / len(loader)
+
+
+@torch.no_grad()
+def plain_features(net: nn.Module, loader: DataLoader, device: str) -> np.ndarray:  # (N, D)
+    "Features of all images, in the loader's order."
+    net = net.to(device).eval()
+    return torch.cat([net(x.to(device)).cpu() for x, _ in loader]).numpy()
