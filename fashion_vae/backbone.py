@@ -251,6 +251,12 @@ def _downloaded(published) -> dict:
         ) from None
 
 # %% ../nbs/01_backbone.ipynb #cb4f772d
+@cache
+def _standard(values: tuple[float, ...], device: str) -> Tensor:  # (channels, 1, 1)
+    "A constant of the configuration, on the device once."
+    return torch.tensor(values, device=device).view(-1, 1, 1)
+
+
 def as_input(
     pixels: Tensor,  # (B, H, W) grey or (B, H, W, 3) colour, uint8
     config: BackboneConfig,
@@ -258,7 +264,7 @@ def as_input(
 ) -> Tensor:  # (B, channels, H, W), float32, channels last
     "Standardise a batch of pixels."
     x = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.movedim(-1, 1)
-    mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (config.mean, config.std))
+    mean, std = (_standard(v, x.device.type) for v in (config.mean, config.std))
     x = (x.float() / 255 - mean) / std
     x = x.mean(1, keepdim=True) if channels == 1 else x.expand(-1, 3, -1, -1)
     return x.contiguous(memory_format=torch.channels_last)
@@ -401,11 +407,11 @@ def fit_classifier(
 ) -> list[dict]:  # history: loss, val_loss, val_acc by epoch
     "Train a classifier and keep its best epoch by validation accuracy."
     device = next(net.parameters()).device
-    y, y_val = (torch.from_numpy(shot.data.labels[i]) for i in (shot.train, shot.val))
-    images, y_val = torch.from_numpy(repeated(shot, k)), y_val.to(device)
+    y, y_val = (torch.from_numpy(shot.data.labels[i]).to(device) for i in (shot.train, shot.val))
+    images = torch.from_numpy(repeated(shot, k))
 
     def loss(i: Tensor, epoch: int) -> dict:
-        return {"loss": F.cross_entropy(logits(i), y[i].to(device, non_blocking=True))}
+        return {"loss": F.cross_entropy(logits(i), y[i])}
 
     def validate(epoch: int) -> dict:
         given = val_logits()
@@ -413,7 +419,7 @@ def fit_classifier(
         return {"loss": F.cross_entropy(given, y_val).item(), "acc": right}
 
     def order() -> Tensor:
-        return images[torch.randperm(len(images), generator=g)[:length]]
+        return images[torch.randperm(len(images), generator=g)[:length]].to(device)
 
     optimiser = sgd(net, config)
     schedule = one_cycle(optimiser, config, len(images[:length]))

@@ -167,9 +167,8 @@ def train_vae(
 
     def loss(i: Tensor, epoch: int) -> dict:
         beta = beta_at(epoch, config)
-        return loss_terms(vae, vae.scale(x[i]), told[i], beta, g) | {
-            "beta": torch.tensor(beta, device=x.device)
-        }
+        terms = loss_terms(vae, vae.scale(x[i]), told[i], beta, g)
+        return terms | {"beta": torch.full_like(terms["recon"], beta)}
 
     def validate(epoch: int) -> dict:
         terms = loss_terms(
