@@ -454,8 +454,7 @@ def growth() -> list[dict]:
 
 
 def main(asked: list[str]) -> None:
-    torch.set_num_threads(THREADS)
-    B.keep_memory()  # as every stage does
+    B.settle(THREADS)  # as every stage does
     with TemporaryDirectory() as folder:
         works = {
             "vae-pythae": lambda: vae_work(1, "pythae's trainer", peers.pythae_vae, 64, 5, rounds=2),

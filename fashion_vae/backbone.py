@@ -6,7 +6,7 @@
 __all__ = ['IMAGENET', 'LITE', 'BACKBONES', 'OVERSAMPLED', 'BRIEF', 'PACKAGED', 'BackboneConfig', 'device_of', 'native_bf16',
            'precision_of', 'backbone_config', 'config_of', 'bf16', 'resnet_small', 'packaged_weights', 'make_backbone',
            'as_input', 'in_channels', 'images_at', 'augmented', 'batches', 'fit', 'epoch_means', 'generator', 'seeded',
-           'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward', 'keep_memory', 'shot_for', 'stage_config',
+           'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward', 'settle', 'shot_for', 'stage_config',
            'backbone_stage', 'frozen_stage', 'features_config', 'features_of', 'outcome', 'fine_tuned_k', 'ceiling',
            'fine_tuned', 'plot_accuracy']
 
@@ -490,8 +490,11 @@ def forward(
     return torch.cat(parts)
 
 # %% ../nbs/01_backbone.ipynb #0286c740
-def keep_memory() -> None:
-    "Have glibc keep freed memory, else each batch's activations are given back and fault in anew."
+def settle(
+    threads: int,  # CPU threads
+) -> None:
+    "Set the threads, and have glibc keep freed memory: else each batch's activations fault in anew."
+    torch.set_num_threads(threads)
     try:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
@@ -507,8 +510,7 @@ def shot_for(point: Point) -> FewShot:
 # %% ../nbs/01_backbone.ipynb #1047d36a
 def _train_backbone(point: Point, k: int | str, config: BackboneConfig) -> tuple[dict, dict]:
     "Train and extract: arrays and record of a backbone stage."
-    torch.set_num_threads(point.threads)
-    keep_memory()
+    settle(point.threads)
     shot = shot_for(point)
     g, start = generator(point.seed, "backbone"), time.perf_counter()
     net = seeded(lambda: make_backbone(point.backbone, point.weights), g)
@@ -556,7 +558,7 @@ def backbone_stage(
 # %% ../nbs/01_backbone.ipynb #6c264049
 def _extract(point: Point, config: BackboneConfig) -> tuple[dict, dict]:
     "Features of all images without fine-tuning: arrays and record of a stage."
-    torch.set_num_threads(point.threads)
+    settle(point.threads)
     data, start = shot_for(point).data, time.perf_counter()
     net = seeded(lambda: make_backbone(point.backbone, point.weights), generator(point.seed, "backbone"))
     net = net.to(config.device, memory_format=torch.channels_last)

@@ -29,6 +29,7 @@ from fashion_vae.backbone import (
     outcome,
     precision_of,
     seeded,
+    settle,
     sgd,
     shot_for,
     stage_config,
@@ -381,7 +382,7 @@ def retrained(
 ) -> tuple[dict, float, Trained]:  # the arm's row; seconds its training took; the head
     "Run one arm of stage 3; raises `BadInput` for an unknown one."
     start, (kind, k) = time.perf_counter(), parse_arm(arm)
-    torch.set_num_threads(frozen.point.threads)
+    settle(frozen.point.threads)
     found = train_heads(frozen, retraining(frozen, kind, k))
     row = head_row(frozen, arm, found, k=k)
     if kind in ("mu", "vae"):

@@ -24,6 +24,7 @@ from fashion_vae.backbone import (
     fine_tuned,
     fine_tuned_k,
     outcome,
+    settle,
     shot_for,
 )
 from fashion_vae.classifier import (
@@ -295,7 +296,7 @@ def controls(
     arms: list[str],
 ) -> list[dict]:  # rows, the VAE's first
     "Run arms at a point, stages 1 and 2 included."
-    torch.set_num_threads(point.threads)
+    settle(point.threads)
     frozen = frozen_of(point)
     plain, found = plain_of(frozen)
     rows = [{k: v for k, v in vae_row(point)[0].items() if k != "history"}]

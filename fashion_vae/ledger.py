@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .backbone import settle
 from fashion_vae.classifier import (
     HEAD,
     Frozen,
@@ -109,7 +110,7 @@ def variants_of(point: Point) -> list[Variant]:
 # %% ../nbs/10_ledger.ipynb #471ea155
 def varied(point: Point, variant: Variant) -> dict:
     "Run `vae50` with one choice changed; its row has the variant's name for an arm."
-    torch.set_num_threads(point.threads)
+    settle(point.threads)
     own = point.model_copy(update={"features": variant.features or point.features})
     frozen = frozen_of(own, vae_config(point).model_copy(update=variant.vae))
     task = retraining(frozen, "vae", variant.k)

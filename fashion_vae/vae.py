@@ -27,6 +27,7 @@ from fashion_vae.backbone import (
     generator,
     precision_of,
     seeded,
+    settle,
     shot_for,
     stage_config,
 )
@@ -225,7 +226,7 @@ def encoded(
 def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
     "Train on stage 1's features: arrays and record of a VAE stage."
     arrays, shot, device = features_of(point), shot_for(point), device_of(point)
-    torch.set_num_threads(point.threads)
+    settle(point.threads)
     start, n = time.perf_counter(), len(shot.data.classes) * config.conditional
     x = {p: torch.from_numpy(arrays[f"x.{p}"]).to(device) for p in PHASES}
     y = {p: torch.from_numpy(shot.data.labels[getattr(shot, p)]) for p in PHASES}
