@@ -34,7 +34,7 @@ import peers
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 THREADS = os.cpu_count()
 RESULTS = project_root() / "benchmarks" / "results" / f"{'gpu' if DEVICE == 'cuda' else 'cpu'}.json"
-WIDTH, HIDDEN, LATENTS, CLASSES, RARE = 2048, 1024, 128, 14, 5
+WIDTH, HIDDEN, CLASSES, RARE = 2048, 1024, 14, 5
 BETA = V.VaeConfig(hidden=HIDDEN).beta_step * 90
 
 
@@ -235,7 +235,7 @@ def their_heads(seed: int) -> float:
 def heads_work() -> Work:
     here = frozen()
     task = C.retraining(here, "vae", 50)
-    heads = C.Heads(WIDTH + LATENTS, CLASSES, 8).to(DEVICE)
+    heads = C.Heads(task.still["val"].shape[1], CLASSES, 8).to(DEVICE)
     weights = sum(p.numel() for p in heads.parameters())
 
     def step():
@@ -290,7 +290,9 @@ def pictures(folder: Path, name: str, n: int) -> Pictures:
     config = config.model_copy(update={"epochs": 1})
     g = np.random.default_rng(0)
     if name == "resnet-small":
-        pixels, labels = load_embedded().pixels[:n], load_embedded().labels[:n] % 2
+        embedded = load_embedded()
+        pick = np.linspace(0, len(embedded.labels) - 1, n).astype(int)  # of all classes
+        pixels, labels = embedded.pixels[pick], embedded.labels[pick] % 2
     else:  # noise over shapes, as hard to decode as a photograph; one class is redder
         small, labels = g.integers(0, 160, (n, 14, 14, 3), np.uint8), np.arange(n) % 2
         small[labels == 1, ..., 0] += 50

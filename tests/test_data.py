@@ -1,10 +1,13 @@
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
 from fashion_vae import data
@@ -151,3 +154,35 @@ def test_natural_keeps_everything_and_balances():
     assert shot.minority == (2, 3) and len(shot.train) == 60 + 54 + 12 + 6
     assert data.repeats_of(shot, "bal").tolist() == [1, 1, 5, 10]  # 57 over 12, 57 over 6, rounded to even
     assert not np.array_equal(images.phase, split({"a": 100, "b": 90, "c": 20, "d": 10}, "split/1").phase)
+
+
+@given(
+    sizes=st.lists(st.integers(3, 120), min_size=3, max_size=8),
+    n_f=st.sampled_from([1, 5, 10, 30, 50]),
+    draw=st.integers(0, 1000),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_split_keeps_its_promises(sizes, n_f, draw, order):
+    images = split({f"class {i}": n for i, n in enumerate(sizes)})
+    m = 1 + draw % (len(sizes) - 1)
+    few = data.minority_classes(images.classes, m, draw)
+    assume(all((images.labels[images.phase == 0] == c).sum() >= n_f for c in few))
+    shot, whole = data.few_shot(images, n_f, draw, m), data.few_shot(images, 0, draw, m)
+    assert shot.minority == few and len(few) == m
+    seen = np.concatenate([shot.train, shot.val, shot.test])
+    assert len(set(seen)) == len(seen)
+    assert set(shot.test) == set(whole.test)
+    for c in range(len(sizes)):
+        for phase in ("train", "val"):
+            kept, all_of = (set(i[images.labels[i] == c]) for i in (getattr(s, phase) for s in (shot, whole)))
+            assert kept <= all_of
+            assert len(kept) == (min(n_f, len(all_of)) if c in few else len(all_of))
+    if n_f > 1:
+        assert set(data.few_shot(images, n_f - 1, draw, m).train) < set(shot.train)
+    place = list(range(len(images.labels)))
+    order.shuffle(place)
+    moved = replace(images, **{n: getattr(images, n)[place] for n in ("pixels", "labels", "phase", "names")})
+    again = data.few_shot(moved, n_f, draw, m)
+    for phase in ("train", "val", "test"):
+        assert set(moved.names[getattr(again, phase)]) == set(images.names[getattr(shot, phase)])
