@@ -1,7 +1,7 @@
 """make bench: every stage beside what people would use instead, on the machine at hand.
 
 Both sides of a row run in one process, in turns, and must learn equally well. What is measured goes to
-benchmarks/results/<cpu or gpu>.json; nbs/14_speed.ipynb makes the table and the figures of it.
+benchmarks/results/<cpu or gpu>.json.
 `python benchmarks/bench.py vae-64 heads` measures some parts again and keeps the others.
 """
 
