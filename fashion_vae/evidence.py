@@ -235,12 +235,8 @@ def plot_ladder(
         ax.plot([x, x], start + np.array(span(step)), color=colour, lw=1.5)
         if arm in rungs:
             ax.plot([x - 1, x], [start, mean], color=colour, lw=0.8)
-            place = {
-                "xy": (x - 0.5, 0.94 - 0.07 * (x % 2)),
-                "xycoords": ("data", "axes fraction"),
-                "ha": "center",
-            }
-            ax.annotate(f"{step.mean():+.1f}", fontsize=7, **place)
+            above = {"xy": (x, start + span(step)[1]), "xytext": (0, 3), "textcoords": "offset points"}
+            ax.annotate(f"{step.mean():+.1f}", fontsize=7, ha="center", **above)
     ax.plot([len(rungs) - 1, max(places.values()) + 0.3], [last, last], color="0.5", ls="--", lw=0.8)
     ax.set_xticks([*places.values()], places, rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
     ax.margins(y=0.15)
@@ -378,17 +374,19 @@ def plot_balance(
 def figure_balance(scored: pd.DataFrame, dataset: str):  # matplotlib Figure
     "What is left between arms once each has its best balance, a column an n_f."
     n_fs = sorted(scored["n_f"].unique())
-    figure, axes = plt.subplots(2, len(n_fs), figsize=(9, 4.6), sharey="row", squeeze=False)
+    figure, axes = plt.subplots(2, len(n_fs), figsize=(9, 5), squeeze=False, layout="constrained")
     for column, n_f in zip(axes.T, n_fs, strict=True):
         plot_balance(only_n_f(scored, n_f), column)
+    low, high = zip(*(ax.get_ylim() for ax in axes[1]), strict=True)
+    for ax in axes[1]:  # differences are on one scale; above, each n_f is on its own
+        ax.set_ylim(min(low), max(high))
     axes[0, 0].set_ylabel("acc_h (%)")
     axes[1, 0].set_ylabel("with γ, less plain")
-    axes[0, -1].legend(fontsize=7, loc="lower right", frameon=True)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
     kind = kind_of(scored["draw"].nunique())
     figure.suptitle(
         f"{dataset}: γ off the majority's scores, by validation; dashed: all images; {kind}", fontsize=9
     )
-    figure.tight_layout()
     return figure
 
 # %% ../nbs/11_evidence.ipynb #8eb0f958

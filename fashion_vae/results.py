@@ -427,11 +427,10 @@ def plot_confusion(
 
 def figure_confusion(rows: list[dict], n_f: int, arm: str):  # matplotlib Figure
     "Who is taken for whom, plain and another arm, draw 0."
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.9), sharey=True, layout="constrained")
     for ax, a in zip(axes, ("plain", arm), strict=True):
         plot_confusion(only(rows, arm=a, n_f=n_f, draw=0, seed=0)[0], ax)
         ax.set_xlabel("taken for", fontsize=8)
     axes[0].set_ylabel("class", fontsize=8)
     figure.suptitle(f"{rows[0]['dataset']}, draw 0: percent of a class's test images; * minority", fontsize=9)
-    figure.tight_layout()
     return figure
