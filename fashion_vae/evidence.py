@@ -313,7 +313,7 @@ def figure_arms(scored: pd.DataFrame, dataset: str, k: int | str):  # matplotlib
     families = [
         Line2D([], [], color=f"C{i}", marker="o", ms=4, label=name) for i, name in enumerate(FAMILIES)
     ]
-    figure.legend(handles=families, loc="outside lower center", ncols=len(families), fontsize=8)
+    figure.legend(handles=families, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     what = "at equal sampled prior" if k == "bal" else f"k = {k}"
     figure.suptitle(
         f"{dataset}: all arms, {what}; {kind_of(scored['draw'].nunique())}; × with γ; dashed: all images",
@@ -382,7 +382,8 @@ def figure_balance(scored: pd.DataFrame, dataset: str):  # matplotlib Figure
         ax.set_ylim(min(low), max(high))
     axes[0, 0].set_ylabel("acc_h (%)")
     axes[1, 0].set_ylabel("with γ, less plain")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
+    named = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     kind = kind_of(scored["draw"].nunique())
     figure.suptitle(
         f"{dataset}: γ off the majority's scores, by validation; dashed: all images; {kind}", fontsize=9
