@@ -266,7 +266,7 @@ def only_n_f(scored: pd.DataFrame, n_f: int) -> pd.DataFrame:
 # %% ../nbs/11_evidence.ipynb #7e0db24f
 OWN_SHIFT = ("la-posthoc", "stack", "best")  # have a shift already
 FAMILIES = {
-    "fine-tuned": ("plain", "os{k}"),
+    "plain, os": ("plain", "os{k}"),
     "retrained head": ("crt1", "crt{k}", "la", "cb", "ldam-drw"),
     "latents": ("mu{k}", "vae{k}", "noise{k}", "z{k}"),
     "made-up features": ("dec{k}", "cvae{k}", "smote{k}", "dc"),
