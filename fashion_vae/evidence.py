@@ -370,7 +370,7 @@ def plot_balance(
     )
     return axes[1]
 
-
+# %% ../nbs/11_evidence.ipynb #c90e14d2
 def figure_balance(scored: pd.DataFrame, dataset: str):  # matplotlib Figure
     "What is left between arms once each has its best balance, a column an n_f."
     n_fs = sorted(scored["n_f"].unique())

@@ -30,7 +30,7 @@ def pairs_of(
     rounds = [ROUND, *([FURTHER[backbone]] if backbone in FURTHER else [])]
     return [(factor, decay) for factors, decays in rounds for decay in decays for factor in factors]
 
-
+# %% ../nbs/13_search.ipynb #3f60a1d7
 def searched(
     point: Point,
     arm: str,  # of stage 1
@@ -48,7 +48,7 @@ def searched(
         rows.append(make_row(point, name, said | {"config": stage_config(point, config, k=k)}))
     return rows
 
-
+# %% ../nbs/13_search.ipynb #b57c20e9
 def pairs_by_score(
     rows: list[dict],  # of one arm
 ) -> pd.DataFrame:  # lr, weight_decay, runs, val_acc_h and val_acc in percent; the best first

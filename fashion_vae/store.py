@@ -139,7 +139,7 @@ class Split(Strict):
 BACKBONE_OF = {EMBEDDED: "resnet-small", "fashionstyle14": "resnet50"}  # the paper's, and ours
 WEIGHTS_OF = {"resnet-small": "none", "resnet18": "IMAGENET1K_V1", "resnet50": "IMAGENET1K_V1"}
 
-
+# %% ../nbs/05_store.ipynb #94ab3e07
 class Point(Split):
     "One point of the grid: a split, a backbone and a seed."
 
