@@ -77,8 +77,10 @@ BACKBONES = {
     "tf_efficientnet_lite0": BackboneConfig(side=224, **LITE),
     "tf_efficientnet_lite2": BackboneConfig(side=260, **LITE),
 }
-# What a search chose for networks fine-tuned on repeats (13_search); plain keeps what stands above.
-OVERSAMPLED = {"resnet-small": {"lr": 1.6, "weight_decay": 5e-3}}
+# What a search chose for networks fine-tuned on repeats, by n_f (13_search); plain keeps what stands above.
+OVERSAMPLED = {
+    "resnet-small": {10: {"lr": 1.6, "weight_decay": 5e-3}, 50: {"lr": 1.6, "weight_decay": 2.5e-3}},
+}
 # On a processor the light ones get few epochs of small pictures; resnet50 stays the paper's.
 BRIEF = {"side": 128, "epochs": 5, "equal_steps": True, "batch": 32, "lr": 0.02, "flip": False, "crop": 1.0}
 
@@ -129,8 +131,10 @@ def config_of(
     point: Point,
     k: int | str = 1,  # uses of a minority image in an epoch, or "bal"
 ) -> BackboneConfig:
-    "The configuration of an arm of stage 1."
-    return backbone_config(point).model_copy(update={} if k == 1 else OVERSAMPLED.get(point.backbone, {}))
+    "The configuration of an arm of stage 1; on repeats, what was searched at this n_f or the next one."
+    found = {} if k == 1 else OVERSAMPLED.get(point.backbone, {})
+    near = min((n for n in found if n >= point.n_f), default=max(found, default=0))
+    return backbone_config(point).model_copy(update=found.get(near, {}))
 
 
 def bf16(config: BackboneConfig) -> torch.autocast:

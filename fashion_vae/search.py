@@ -20,7 +20,9 @@ from .store import Point, make_row
 
 # %% ../nbs/13_search.ipynb #b8a05c1d
 ROUND = (1.0, 0.25, 4.0), (1.0, 10.0, 0.1)  # times the configuration's lr, and times its weight decay
-FURTHER = {"resnet-small": ((16.0, 8.0, 32.0), (10.0, 5.0, 20.0))}  # where the first round ended at the edge
+FURTHER = {
+    "resnet-small": ((4.0, 8.0, 16.0, 32.0), (1.0, 5.0, 10.0, 20.0))
+}  # the first round ended at the edge
 
 
 def pairs_of(
@@ -28,7 +30,8 @@ def pairs_of(
 ) -> list[tuple[float, float]]:  # factors of lr and of weight decay, plain's own pair first
     "What is tried with a backbone."
     rounds = [ROUND, *([FURTHER[backbone]] if backbone in FURTHER else [])]
-    return [(factor, decay) for factors, decays in rounds for decay in decays for factor in factors]
+    pairs = [(factor, decay) for factors, decays in rounds for decay in decays for factor in factors]
+    return [*dict.fromkeys(pairs)]
 
 # %% ../nbs/13_search.ipynb #3f60a1d7
 def searched(
