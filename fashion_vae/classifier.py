@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fashion_vae.backbone import (
+    PART,
     features_config,
     features_of,
     fit,
@@ -35,7 +37,7 @@ from fashion_vae.backbone import (
     stage_config,
 )
 from .data import PHASES, FewShot, confusion, repeats_of
-from .store import BadInput, Point, Strict, make_row
+from .store import BadInput, Point, Strict, make_row, paged, stages_folder
 from .vae import BetaVAE, VaeConfig, sample_latents, vae_config, vae_of, vae_stage
 
 # %% ../nbs/03_classifier.ipynb #4a6e3ba3
@@ -129,7 +131,7 @@ def frozen_of(
         n: {p: torch.from_numpy(arrays[f"{n}.{p}"]).to(backbone.device) for p in PHASES}
         for n in ("mu", "logvar")
     }
-    x = {p: net.scale(torch.from_numpy(features[f"x.{p}"]).to(backbone.device)) for p in PHASES}
+    x = {p: _scaled(net, torch.from_numpy(features[f"x.{p}"]), stages_folder(point)) for p in PHASES}
     y = {p: torch.from_numpy(shot.data.labels[getattr(shot, p)]).to(backbone.device) for p in PHASES}
     # below some 500 features, casting costs as much as it saves
     half = precision_of(point) == "bf16" and backbone.width >= 512
@@ -137,6 +139,16 @@ def frozen_of(
     return Frozen(point, shot, config, net, x, **get, y=y, precision="bf16" if half else "fp32")
 
 # %% ../nbs/03_classifier.ipynb #59b67cbe
+def _scaled(net: BetaVAE, x: Tensor, folder: Path) -> Tensor:  # like x, on the device of the VAE
+    "Standardised features; on a processor they may be more than memory holds."
+    if net.mean.is_cuda:
+        return net.scale(x.cuda())
+    out = torch.from_numpy(paged(tuple(x.shape), folder))
+    for to, part in zip(out.split(PART), x.split(PART), strict=True):
+        to.copy_(net.scale(part))
+    return out
+
+
 class Heads(nn.Module):
     "Weights of H linear heads with a common start."
 

@@ -17,7 +17,7 @@ from fashion_vae.store import Point
 
 
 def test_every_pair_once_and_no_test_set(tmp_path, quick, monkeypatch):
-    assert len({*pairs_of("resnet-small")}) == len(pairs_of("resnet-small")) == 18
+    assert len({*pairs_of("resnet-small")}) == len(pairs_of("resnet-small")) == 23
     assert pairs_of("resnet50") == pairs_of("resnet-small")[:9]
     monkeypatch.setattr(search, "ROUND", ((1.0, 4.0), (1.0,)))
     monkeypatch.setattr(search, "FURTHER", {"resnet-small": ((16.0,), (10.0,))})
@@ -39,21 +39,27 @@ def test_what_the_committed_search_says_is_what_is_used(dataset, root):
         pytest.skip(f"no search on {dataset}")
     rows = read_rows(path)
     assert {r["arm"].split(":")[0] for r in rows} == {"os50"} and min(r["draw"] for r in rows) >= 100
-    table, backbone = pairs_by_score(rows), rows[0]["backbone"]
-    best = table.iloc[0]
-    for of, other in (("lr", "weight_decay"), ("weight_decay", "lr")):  # others on all sides
-        line = table[table[other] == best[other]][of]
-        assert line.min() < best[of] < line.max()
-    used = BACKBONES[backbone].model_copy(update=OVERSAMPLED.get(backbone, {}))
-    assert (used.lr, used.weight_decay) == pytest.approx((best["lr"], best["weight_decay"]))
+    backbone, searched_at = rows[0]["backbone"], {r["n_f"] for r in rows}
+    assert OVERSAMPLED[backbone].keys() == searched_at
+    for n_f in searched_at:
+        table = pairs_by_score([r for r in rows if r["n_f"] == n_f])
+        best = table.iloc[0]
+        for of, other in (("lr", "weight_decay"), ("weight_decay", "lr")):  # others on all sides
+            line = table[table[other] == best[other]][of]
+            assert line.min() < best[of] < line.max()
+        found = OVERSAMPLED[backbone][n_f]
+        assert (found["lr"], found["weight_decay"]) == pytest.approx((best["lr"], best["weight_decay"]))
 
 
 def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick):
-    point, own = Point(n_f=5, runs=str(tmp_path)), OVERSAMPLED["resnet-small"]
-    assert config_of(point) == backbone_config(point)
-    for k in (30, "bal"):
-        assert config_of(point, k).model_dump() == config_of(point).model_dump() | own
+    own = OVERSAMPLED["resnet-small"]
+    for n_f, searched_at in ((5, 10), (10, 10), (30, 50), (50, 50), (60, 50)):
+        point = Point(n_f=n_f, runs=str(tmp_path))
+        assert config_of(point) == backbone_config(point)
+        for k in (30, "bal"):
+            assert config_of(point, k).model_dump() == config_of(point).model_dump() | own[searched_at]
+    point = Point(n_f=5, runs=str(tmp_path))
     row = fine_tuned(point, "os30")[0]
-    assert row["config"]["BackboneConfig"]["lr"] == own["lr"]
+    assert row["config"]["BackboneConfig"]["lr"] == own[10]["lr"]
     assert features_config(point.model_copy(update={"features": "os30"})) == config_of(point, 30)
     assert features_config(point.model_copy(update={"features": "frozen"})) == config_of(point)
