@@ -147,12 +147,13 @@ def check_features(
     "Raises `BadInput` if there are none, and `FloatingPointError` if one is not finite."
     if not len(x):
         raise BadInput("vae: no features to train on; expected is at least one training image")
-    finite = torch.cat([part.isfinite().all(1) for part in x.split(PART)])
-    if not finite.all():
-        row = int((~finite).nonzero()[0])
-        raise FloatingPointError(
-            f"vae: the features of training image {row} are not finite; stage 1 has diverged"
-        )
+    for n, part in enumerate(x.split(PART)):
+        finite = part.isfinite().all(1)
+        if not finite.all():
+            row = n * PART + int((~finite).nonzero()[0])
+            raise FloatingPointError(
+                f"vae: the features of training image {row} are not finite; stage 1 has diverged"
+            )
 
 # %% ../nbs/02_vae.ipynb #7b2f95c4
 def train_vae(
@@ -223,9 +224,12 @@ def encoded(
     told: Tensor,  # the classes, one-hot, (N, C); or (N, 0)
 ) -> tuple[Tensor, Tensor]:  # mu, logvar, (N, L)
     "Posteriors of many images."
-    parts = zip(x.split(PART), told.split(PART), strict=True)
-    found = [vae.encode(torch.cat([vae.scale(a), b], 1)) for a, b in parts]
-    return tuple(torch.cat(v) for v in zip(*found, strict=True))
+    found = [x.new_empty(len(x), vae.config.latents) for _ in range(2)]
+    # into what is there already: small results between large temporaries would leave holes in the heap
+    for a, b, mu, logvar in zip(*(v.split(PART) for v in (x, told, *found)), strict=True):
+        for to, part in zip((mu, logvar), vae.encode(torch.cat([vae.scale(a), b], 1)), strict=True):
+            to.copy_(part)
+    return tuple(found)
 
 # %% ../nbs/02_vae.ipynb #5e07d3b8
 def _train_stage(point: Point, config: VaeConfig) -> tuple[dict, dict]:
