@@ -5,19 +5,21 @@
 # %% auto #0
 __all__ = ['IMAGENET', 'LITE', 'BACKBONES', 'OVERSAMPLED', 'BRIEF', 'PACKAGED', 'PART', 'BackboneConfig', 'device_of',
            'native_bf16', 'precision_of', 'backbone_config', 'config_of', 'bf16', 'resnet_small', 'packaged_weights',
-           'make_backbone', 'as_input', 'in_channels', 'images_at', 'augmented', 'batches', 'fit', 'epoch_means',
-           'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward', 'extracted', 'settle',
-           'shot_for', 'stage_config', 'backbone_stage', 'frozen_stage', 'features_config', 'features_of', 'outcome',
-           'fine_tuned_k', 'ceiling', 'fine_tuned', 'plot_accuracy']
+           'make_backbone', 'as_input', 'in_channels', 'images_at', 'augmented', 'batches', 'Resume', 'fit',
+           'epoch_means', 'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward',
+           'extracted', 'settle', 'shot_for', 'stage_config', 'backbone_stage', 'frozen_stage', 'features_config',
+           'features_of', 'outcome', 'fine_tuned_k', 'ceiling', 'fine_tuned', 'plot_accuracy']
 
 # %% ../nbs/01_backbone.ipynb #aa74c929
 import ctypes
 import hashlib
+import io
 import re
 import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -46,6 +48,7 @@ from fashion_vae.store import (
     paged,
     stage,
     stages_folder,
+    write_whole,
 )
 
 # %% ../nbs/01_backbone.ipynb #0729997c
@@ -319,6 +322,35 @@ def batches(
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
 
+# %% ../nbs/01_backbone.ipynb #c41d7b30
+@dataclass(frozen=True)
+class Resume:
+    "A file from which a training goes on after its last whole epoch."
+
+    path: Path
+    chance: tuple[torch.Generator, ...] = ()  # that the training draws from
+
+    def save(self, parts: dict, so_far: tuple) -> None:
+        "Keep the states of the parts of a training."
+        file = io.BytesIO()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        torch.save([states, [g.get_state() for g in self.chance], so_far], file)
+        write_whole(self.path, hashlib.sha256(file.getvalue()).digest() + file.getvalue())
+
+    def load(self, parts: dict) -> tuple | None:  # what was saved so far; None if there is nothing sound
+        "Put the parts of a training into the states that they had."
+        data = self.path.read_bytes() if self.path.exists() else b""
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            if data:
+                warnings.warn(f"{self.path.name} is damaged: training starts again", stacklevel=3)
+            return None
+        states, chance, so_far = torch.load(io.BytesIO(data[32:]), "cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(states[name])
+        for g, state in zip(self.chance, chance, strict=True):
+            g.set_state(state)
+        return so_far
+
 # %% ../nbs/01_backbone.ipynb #3a13796d
 def fit(
     net: nn.Module,  # trained in place; leaves in the best epoch's state
@@ -331,10 +363,12 @@ def fit(
     schedule=None,  # torch lr_scheduler, stepped each batch
     best: str | None = None,  # validation measure whose best epoch is kept; None keeps the last
     name: str = "",  # for the progress bar and for errors
+    resume: Resume | None = None,  # where a stopped training goes on
 ) -> list[dict]:  # per epoch (from 1): training means, validation measures
     "Train; raises `FloatingPointError` when a loss is not finite."
-    history, kept, top = [], None, -float("inf")
-    for epoch in (bar := tqdm(range(1, epochs + 1), name, leave=False)):
+    parts = {"net": net, "optimiser": optimiser} | ({"schedule": schedule} if schedule else {})
+    history, kept, top = (resume and resume.load(parts)) or ([], None, -float("inf"))
+    for epoch in (bar := tqdm(range(len(history) + 1, epochs + 1), name, leave=False)):
         net.train()
         seen = []
         for i in batches(order(), batch):
@@ -352,6 +386,8 @@ def fit(
         bar.set_postfix(loss=f"{means['loss']:.3g}")
         if best and history[-1][f"val_{best}"] > top:
             top, kept = history[-1][f"val_{best}"], deepcopy(net.state_dict())
+        if resume:
+            resume.save(parts, (history, kept, top))
     if kept:
         net.load_state_dict(kept)
     return history
@@ -409,6 +445,7 @@ def fit_classifier(
     g: torch.Generator,  # orders the images, on the CPU
     name: str,  # for the progress bar and for errors
     length: int | None = None,  # images of an epoch; None: all, with their repeats
+    resume: Resume | None = None,  # where a stopped training goes on
 ) -> list[dict]:  # history: loss, val_loss, val_acc by epoch
     "Train a classifier and keep its best epoch by validation accuracy."
     device = next(net.parameters()).device
@@ -428,7 +465,8 @@ def fit_classifier(
 
     optimiser = sgd(net, config)
     schedule = one_cycle(optimiser, config, len(images[:length]))
-    return fit(net, loss, order, validate, optimiser, config.epochs, config.batch, schedule, "acc", name)
+    size = config.epochs, config.batch
+    return fit(net, loss, order, validate, optimiser, *size, schedule, "acc", name, resume)
 
 # %% ../nbs/01_backbone.ipynb #661ace43
 def sgd(net: nn.Module, config: Strict) -> torch.optim.SGD:
@@ -457,6 +495,7 @@ def fine_tune(
     k: int | str,  # uses of a minority image in an epoch, or "bal"
     config: BackboneConfig,
     seed: int,
+    partial: Path | None = None,  # from which a stopped training goes on
 ) -> tuple[nn.Sequential, list[dict]]:  # backbone and head, best epoch by validation accuracy; history
     "Stage 1: all weights follow the cross-entropy (section 3.1)."
     data, channels = shot.data, in_channels(net)
@@ -474,7 +513,9 @@ def fine_tune(
         return net[1](forward(net[0], data, shot.val, config))
 
     length = len(shot.train) if config.equal_steps else None
-    return net, fit_classifier(net, logits, val_logits, shot, k, config, g, f"backbone k={k}", length)
+    resume = Resume(partial, (g, chance)) if partial else None
+    name = f"backbone k={k}"
+    return net, fit_classifier(net, logits, val_logits, shot, k, config, g, name, length, resume)
 
 # %% ../nbs/01_backbone.ipynb #7f344b4b
 @torch.no_grad()
@@ -530,14 +571,14 @@ def shot_for(point: Point) -> FewShot:
     return shot_of(point, backbone_config(point).side)
 
 # %% ../nbs/01_backbone.ipynb #1047d36a
-def _train_backbone(point: Point, k: int | str, config: BackboneConfig) -> tuple[dict, dict]:
+def _train_backbone(point: Point, k: int | str, config: BackboneConfig, partial: Path) -> tuple[dict, dict]:
     "Train and extract: arrays and record of a backbone stage."
     settle(point.threads)
     shot = shot_for(point)
     g, start = generator(point.seed, "backbone"), time.perf_counter()
     net = seeded(lambda: make_backbone(point.backbone, point.weights), g)
     try:
-        net, history = fine_tune(net, shot, k, config, point.seed)
+        net, history = fine_tune(net, shot, k, config, point.seed, partial)
     except torch.OutOfMemoryError:
         half = (
             f"try batch = {config.batch // 2}" if config.batch > 3 else "a smaller backbone or side may fit"
@@ -576,7 +617,9 @@ def backbone_stage(
     "Stage 1, from runs/stages or trained now."
     config = config or config_of(point, k)
     what = stage_config(point, config, k=k)
-    return stage("backbone", what, lambda: _train_backbone(point, k, config), stages_folder(point))
+    return stage(
+        "backbone", what, lambda partial: _train_backbone(point, k, config, partial), stages_folder(point)
+    )
 
 # %% ../nbs/01_backbone.ipynb #6c264049
 def _extract(point: Point, config: BackboneConfig) -> tuple[dict, dict]:
@@ -597,7 +640,7 @@ def frozen_stage(
     point = point.model_copy(update={"n_f": 0, "draw": 0, "seed": 0, "minority": 0})
     config = backbone_config(point)
     what = stage_config(point, config)
-    return stage("frozen", what, lambda: _extract(point, config), stages_folder(point))
+    return stage("frozen", what, lambda _: _extract(point, config), stages_folder(point))
 
 # %% ../nbs/01_backbone.ipynb #abf30fb3
 def features_config(

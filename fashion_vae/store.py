@@ -368,7 +368,7 @@ def _read_stage(
 def stage(
     kind: str,  # first part of the file's name: backbone, vae
     config: dict,  # all the result depends on besides the code, JSON types
-    build: Callable,  # () -> (arrays by name, record of JSON types)
+    build: Callable,  # (path for what a stopped run would go on from) -> (arrays by name, record)
     folder: Path,  # where stages are kept
 ) -> tuple[
     dict[str, np.ndarray], dict
@@ -380,12 +380,14 @@ def stage(
     with FileLock(path.with_suffix(".lock")):
         if kept := _read_stage(path):
             return kept
-        arrays, record = build()
+        partial = path.with_suffix(".partial")
+        arrays, record = build(partial)
         record = json.loads(to_json({**record, "key": key}))
         with replacing(path) as beside:
             save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, beside)
             note = {"record": record, "sha256": _digest(beside, record), "config": config}
         write_whole(path.with_suffix(".json"), to_json(note))
+        partial.unlink(missing_ok=True)
     return arrays, record
 
 # %% ../nbs/05_store.ipynb #70d66c46

@@ -258,7 +258,7 @@ def vae_stage(
     backbone = features_config(point)
     config = config or vae_config(point)
     what = stage_config(point, backbone, config, features=point.features)
-    return stage("vae", what, lambda: _train_stage(point, config), stages_folder(point))
+    return stage("vae", what, lambda _: _train_stage(point, config), stages_folder(point))
 
 
 def vae_of(

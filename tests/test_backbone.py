@@ -95,6 +95,67 @@ def test_the_same_seed_gives_the_same_bits():
     assert all(same[0]) and not all(same[1])
 
 
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def stopping(monkeypatch, tmp_path):
+    "Fine-tuning with all that chance does, which can be stopped after an epoch; its state at the end."
+    small = BACKBONES["resnet-small"].model_copy(
+        update={"epochs": 4, "batch": 6, "flip": True, "crop": 0.6, "lr": 0.3}
+    )
+
+    def train(partial, stop=0):
+        whole, saved = backbone.Resume.save, []
+
+        def save(self, *what):
+            whole(self, *what)
+            saved.append(1)
+            if len(saved) == stop:
+                raise Stop
+
+        monkeypatch.setattr(backbone.Resume, "save", save)
+        net = seeded(backbone.resnet_small, backbone.generator(0))
+        net, history = fine_tune(net, dozen(28), 2, small, 0, tmp_path / partial)
+        monkeypatch.setattr(backbone.Resume, "save", whole)
+        return net.state_dict(), history, len(saved)
+
+    return train
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_stopped_after_any_epoch_it_ends_the_same(stopping, stop):
+    straight, history, epochs = stopping("straight")
+    with pytest.raises(Stop):
+        stopping("stopped", stop)
+    resumed, again, left = stopping("stopped")
+    assert (epochs, left) == (4, 4 - stop) and again == history
+    assert all(torch.equal(a, b) for a, b in zip(straight.values(), resumed.values(), strict=True))
+
+
+def test_what_a_stopped_run_left_is_used_whole_or_not_at_all(stopping, tmp_path):
+    straight, history, _ = stopping("straight")
+    with pytest.raises(Stop):
+        stopping("stopped", 2)
+    data, rng = (tmp_path / "stopped").read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(data), 40):
+        (tmp_path / "stopped").write_bytes(
+            data[:place] + bytes([data[place] ^ 1 << rng.integers(8)]) + data[place + 1 :]
+        )
+        with pytest.warns(UserWarning, match="stopped is damaged: training starts again"):
+            assert backbone.Resume(tmp_path / "stopped").load({}) is None
+    with pytest.warns(UserWarning, match="damaged"):
+        again, said, left = stopping("stopped")
+    assert left == 4 and said == history
+    assert all(torch.equal(a, b) for a, b in zip(straight.values(), again.values(), strict=True))
+
+
+def test_a_stage_takes_its_partial_file_away(tmp_path, quick):
+    backbone.backbone_stage(Point(n_f=5, runs=str(tmp_path)))
+    assert {f.suffix for f in tmp_path.rglob("*") if f.is_file()} == {".safetensors", ".json", ".lock"}
+
+
 def test_a_diverging_run_says_where():
     shot, config = (
         dozen(28),

@@ -27,7 +27,7 @@ def anonymous():
     said = dict(line.split(":") for line in open("/proc/self/status"))
     return int(said["RssAnon"].split()[0]) / 1024
 
-def build():
+def build(_):
     x = paged((N, D), folder)
     for i in range(0, N, 8000):
         x[i : i + 8000] = np.random.default_rng(i).random((8000, D), np.float32)

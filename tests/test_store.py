@@ -14,7 +14,7 @@ from fashion_vae import store
 from fashion_vae.store import BadInput, Point, Split, parameters, stage, write_whole
 
 
-def build():
+def build(_):
     return {"x": np.arange(6.0, dtype=np.float32).reshape(2, 3)}, {"made": time.time_ns()}
 
 
@@ -36,7 +36,7 @@ def test_a_stage_is_built_once(tmp_path):
 
 
 def test_a_kept_stage_is_paged_in_and_changes_to_it_are_not_kept(tmp_path):
-    def several():
+    def several(_):
         whole = {"x": np.arange(6.0).reshape(2, 3), "n": np.array([7]), "e": np.zeros((0, 4), np.float32)}
         return whole | {"f": np.float32([[1.5], [2.5]])}, {}
 
@@ -80,7 +80,7 @@ SLOW = """
 import sys, time, numpy as np
 from pathlib import Path
 from fashion_vae.store import stage
-def build():
+def build(_):
     Path(sys.argv[1], "begun").touch()
     time.sleep(float(sys.argv[2]))
     with open(Path(sys.argv[1], "built"), "a") as f:
