@@ -20,16 +20,16 @@ from .store import Point, make_row
 
 # %% ../nbs/13_search.ipynb #b8a05c1d
 ROUND = (1.0, 0.25, 4.0), (1.0, 10.0, 0.1)  # times the configuration's lr, and times its weight decay
-FURTHER = {
-    "resnet-small": ((4.0, 8.0, 16.0, 32.0), (1.0, 5.0, 10.0, 20.0))
-}  # the first round ended at the edge
+FURTHER = {  # more rounds, where the one before ended at the edge
+    "resnet-small": [((4.0, 8.0, 16.0, 32.0), (1.0, 5.0, 10.0, 20.0)), ((64.0,), (5.0, 10.0))],
+}
 
 
 def pairs_of(
     backbone: str,
 ) -> list[tuple[float, float]]:  # factors of lr and of weight decay, plain's own pair first
     "What is tried with a backbone."
-    rounds = [ROUND, *([FURTHER[backbone]] if backbone in FURTHER else [])]
+    rounds = [ROUND, *FURTHER.get(backbone, [])]
     pairs = [(factor, decay) for factors, decays in rounds for decay in decays for factor in factors]
     return [*dict.fromkeys(pairs)]
 
@@ -37,19 +37,21 @@ def pairs_of(
 def searched(
     point: Point,
     arm: str,  # of stage 1
-) -> list[dict]:  # a row for each pair, without a test set
+) -> tuple[list[dict], float]:  # a row for each pair, without a test set; seconds their training took
     "Train an arm of stage 1 with each pair of learning rate and weight decay."
     base, shot, k, rows = backbone_config(point), shot_for(point), fine_tuned_k(arm), []
+    seconds = 0.0
     y, classes = shot.data.labels[shot.val], len(shot.data.classes)
     for factor, decay in pairs_of(point.backbone):
         pair = {"lr": base.lr * factor, "weight_decay": base.weight_decay * decay}
         config = base.model_copy(update=pair)
-        logits = backbone_stage(point, k, config)[0]["logits.val"]
-        found = scores(confusion(y, logits.argmax(1), classes), shot.minority)
+        arrays, record = backbone_stage(point, k, config)
+        seconds += record["seconds"]
+        found = scores(confusion(y, arrays["logits.val"].argmax(1), classes), shot.minority)
         said = pair | {f"val_{name}": found[name] for name in ("acc_h", "acc")}
         name = f"{arm}: lr {config.lr:g}, weight decay {config.weight_decay:g}"
         rows.append(make_row(point, name, said | {"config": stage_config(point, config, k=k)}))
-    return rows
+    return rows, seconds
 
 # %% ../nbs/13_search.ipynb #b57c20e9
 def pairs_by_score(

@@ -17,12 +17,13 @@ from fashion_vae.store import Point
 
 
 def test_every_pair_once_and_no_test_set(tmp_path, quick, monkeypatch):
-    assert len({*pairs_of("resnet-small")}) == len(pairs_of("resnet-small")) == 23
+    assert len({*pairs_of("resnet-small")}) == len(pairs_of("resnet-small")) == 25
     assert pairs_of("resnet50") == pairs_of("resnet-small")[:9]
     monkeypatch.setattr(search, "ROUND", ((1.0, 4.0), (1.0,)))
-    monkeypatch.setattr(search, "FURTHER", {"resnet-small": ((16.0,), (10.0,))})
+    monkeypatch.setattr(search, "FURTHER", {"resnet-small": [((16.0,), (10.0,))]})
     point = Point(n_f=5, draw=100, runs=str(tmp_path))
-    rows = searched(point, "os30")
+    rows, seconds = searched(point, "os30")
+    assert seconds > 0
     base = BACKBONES["resnet-small"]
     assert len({(r["lr"], r["weight_decay"]) for r in rows}) == len(rows) == 3
     assert (rows[0]["lr"], rows[0]["weight_decay"]) == (base.lr, base.weight_decay)
