@@ -83,7 +83,12 @@ BACKBONES = {
 }
 # What a search chose for networks fine-tuned on repeats, by n_f (13_search); plain keeps what stands above.
 OVERSAMPLED = {
-    "resnet-small": {10: {"lr": 1.6, "weight_decay": 5e-3}, 50: {"lr": 0.8, "weight_decay": 5e-3}},
+    "resnet-small": {
+        5: {"lr": 3.2, "weight_decay": 2.5e-3},
+        10: {"lr": 1.6, "weight_decay": 5e-3},
+        30: {"lr": 3.2, "weight_decay": 5e-3},
+        50: {"lr": 0.1, "weight_decay": 5e-4},
+    },
 }
 # On a processor the light ones get few epochs of small pictures; resnet50 stays the paper's.
 BRIEF = {"side": 128, "epochs": 5, "equal_steps": True, "batch": 32, "lr": 0.02, "flip": False, "crop": 1.0}

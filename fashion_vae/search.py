@@ -45,10 +45,14 @@ def searched(
     for factor, decay in pairs_of(point.backbone):
         pair = {"lr": base.lr * factor, "weight_decay": base.weight_decay * decay}
         config = base.model_copy(update=pair)
-        arrays, record = backbone_stage(point, k, config)
-        seconds += record["seconds"]
-        found = scores(confusion(y, arrays["logits.val"].argmax(1), classes), shot.minority)
-        said = pair | {f"val_{name}": found[name] for name in ("acc_h", "acc")}
+        try:
+            arrays, record = backbone_stage(point, k, config)
+        except FloatingPointError as e:  # a rate too high is an answer, too
+            said = pair | {"val_acc_h": 0.0, "val_acc": 0.0, "stopped": str(e)}
+        else:
+            seconds += record["seconds"]
+            found = scores(confusion(y, arrays["logits.val"].argmax(1), classes), shot.minority)
+            said = pair | {f"val_{name}": found[name] for name in ("acc_h", "acc")}
         name = f"{arm}: lr {config.lr:g}, weight decay {config.weight_decay:g}"
         rows.append(make_row(point, name, said | {"config": stage_config(point, config, k=k)}))
     return rows, seconds

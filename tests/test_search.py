@@ -33,6 +33,14 @@ def test_every_pair_once_and_no_test_set(tmp_path, quick, monkeypatch):
     assert best["val_acc_h"] == pytest.approx(100 * max(r["val_acc_h"] for r in rows))
 
 
+def test_a_pair_that_diverges_is_an_answer(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(search, "ROUND", ((1.0, 1e30), (1.0,)))
+    monkeypatch.setattr(search, "FURTHER", {})
+    rows, _ = searched(Point(n_f=5, draw=100, runs=str(tmp_path)), "os30")
+    assert rows[1]["val_acc_h"] == rows[1]["val_acc"] == 0 and "not finite" in rows[1]["stopped"]
+    assert "stopped" not in rows[0] and rows[0]["val_acc"] > 0
+
+
 @pytest.mark.parametrize("dataset", ["fashion-mnist-lt", "clothing"])
 def test_what_the_committed_search_says_is_what_is_used(dataset, root):
     path = root / "results" / dataset / "search.jsonl.gz"
@@ -54,13 +62,13 @@ def test_what_the_committed_search_says_is_what_is_used(dataset, root):
 
 def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick):
     own = OVERSAMPLED["resnet-small"]
-    for n_f, searched_at in ((5, 10), (10, 10), (30, 50), (50, 50), (60, 50)):
+    for n_f, searched_at in ((4, 5), (5, 5), (10, 10), (20, 30), (50, 50), (60, 50)):
         point = Point(n_f=n_f, runs=str(tmp_path))
         assert config_of(point) == backbone_config(point)
         for k in (30, "bal"):
             assert config_of(point, k).model_dump() == config_of(point).model_dump() | own[searched_at]
     point = Point(n_f=5, runs=str(tmp_path))
     row = fine_tuned(point, "os30")[0]
-    assert row["config"]["BackboneConfig"]["lr"] == own[10]["lr"]
+    assert row["config"]["BackboneConfig"]["lr"] == own[5]["lr"]
     assert features_config(point.model_copy(update={"features": "os30"})) == config_of(point, 30)
     assert features_config(point.model_copy(update={"features": "frozen"})) == config_of(point)
