@@ -142,7 +142,7 @@ def config_of(
 ) -> BackboneConfig:
     "The configuration of an arm of stage 1; on repeats, what was searched at this n_f or the next one."
     found = {} if k == 1 else OVERSAMPLED.get(point.backbone, {})
-    near = min((n for n in found if n >= point.n_f), default=max(found, default=0))
+    near = min((n for n in found if 0 < point.n_f <= n), default=max(found, default=0))
     return backbone_config(point).model_copy(update=found.get(near, {}))
 
 

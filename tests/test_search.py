@@ -62,7 +62,7 @@ def test_what_the_committed_search_says_is_what_is_used(dataset, root):
 
 def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick):
     own = OVERSAMPLED["resnet-small"]
-    for n_f, searched_at in ((4, 5), (5, 5), (10, 10), (20, 30), (50, 50), (60, 50)):
+    for n_f, searched_at in ((0, 50), (4, 5), (5, 5), (10, 10), (20, 30), (50, 50), (60, 50)):
         point = Point(n_f=n_f, runs=str(tmp_path))
         assert config_of(point) == backbone_config(point)
         for k in (30, "bal"):
