@@ -60,11 +60,13 @@ def searched(
 # %% ../nbs/13_search.ipynb #b57c20e9
 def pairs_by_score(
     rows: list[dict],  # of one arm
-) -> pd.DataFrame:  # lr, weight_decay, runs, val_acc_h and val_acc in percent; the best first
+) -> (
+    pd.DataFrame
+):  # n_f, lr, weight_decay, runs, val_acc_h and val_acc in percent; at each n_f the best first
     "Mean validation measures of each pair."
-    table = pd.DataFrame(rows)[["lr", "weight_decay", "val_acc_h", "val_acc"]]
-    table = table.groupby(["lr", "weight_decay"]).agg(
+    table = pd.DataFrame(rows)[["n_f", "lr", "weight_decay", "val_acc_h", "val_acc"]]
+    table = table.groupby(["n_f", "lr", "weight_decay"]).agg(
         runs=("val_acc", "size"), val_acc_h=("val_acc_h", "mean"), val_acc=("val_acc", "mean")
     )
     table[["val_acc_h", "val_acc"]] *= 100
-    return table.sort_values("val_acc_h", ascending=False, kind="stable").reset_index()
+    return table.sort_values(["n_f", "val_acc_h"], ascending=[True, False], kind="stable").reset_index()
