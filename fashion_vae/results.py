@@ -49,7 +49,7 @@ def read_rows(
         found = {}
         for row in rows:
             if name in row["config"] | row:
-                whose = "all" if name in same else row["arm"]
+                whose = "all" if name in same else (row["arm"], row["n_f"])
                 found.setdefault(whose, set()).add(json.dumps((row["config"] | row)[name], sort_keys=True))
         if several := next((v for v in found.values() if len(v) > 1), None):
             raise BadInput(
