@@ -97,6 +97,8 @@ def test_an_arm_has_one_configuration_and_may_have_its_own(rows, tmp_path):
     other = config | {"BackboneConfig": config["BackboneConfig"] | {"lr": 0.7}}
     path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"arm": "os30", "config": other}])))
     assert len(results.read_rows(path)) == 2
+    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"n_f": 99, "config": other}])))
+    assert len(results.read_rows(path)) == 2  # os is searched at each n_f
     path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"draw": 99, "config": other}])))
     with pytest.raises(BadInput, match="rows differ in BackboneConfig"):
         results.read_rows(path)
