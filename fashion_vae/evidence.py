@@ -479,8 +479,10 @@ def figure_ledger(
     ax.set_yticks(range(len(effects)), effects, fontsize=7)
     ax.invert_yaxis()
     ax.set_xscale("symlog", linthresh=1)
-    ax.set_xlabel("change in acc_h of vae50, points; linear between -1 and 1, then logarithmic")
-    ax.legend(loc="lower right", frameon=True)
+    ticks = [v for v in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if ax.get_xlim()[0] <= v <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, [f"{v:+d}" if v else "0" for v in ticks])
+    ax.set_xlabel("change in acc_h of vae50, points; linear from -1 to 1, logarithmic outside")
+    ax.legend(loc="upper right", frameon=True)
     draws = len(next(iter(next(iter(effects.values())).values())))
     ax.set_title(f"{dataset}: what each choice does, {kind_of(draws)}", fontsize=9)
     return figure
