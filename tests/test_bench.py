@@ -64,7 +64,7 @@ def test_every_part_of_the_comparison_runs_and_learns(bench, small, tmp_path, mo
         bench.vae_work(2, "plain", bench.peers.plain_vae, 64, 1),
         bench.heads_work(),
         bench.one_work(),
-        bench.tuning_work(tmp_path, "resnet-small", 200, "small"),
+        bench.tuning_work(tmp_path, "resnet-small", 200, 1, "small"),
     ]
     for work in works:
         part = bench.compare(replace(work, rounds=1, worse=0.5))
