@@ -236,7 +236,7 @@ def plot_ladder(
         if arm in rungs:
             ax.plot([x - 1, x], [start, mean], color=colour, lw=0.8)
             above = {"xy": (x, start + span(step)[1]), "xytext": (0, 3), "textcoords": "offset points"}
-            ax.annotate(f"{step.mean():+.1f}", fontsize=7, ha="center", **above)
+            ax.annotate(f"{round(step.mean(), 1) or 0.0:+.1f}", fontsize=7, ha="center", **above)
     ax.plot([len(rungs) - 1, max(places.values()) + 0.3], [last, last], color="0.5", ls="--", lw=0.8)
     ax.set_xticks([*places.values()], places, rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
     ax.margins(y=0.15)
@@ -356,11 +356,12 @@ def plot_balance(
     arms = [a for a in BALANCED if a in set(scored["arm"])]
     means, by = scored.groupby("arm")[["acc_h", "acc_h_stacked"]].mean(), {"n_f": scored["n_f"].iloc[0]}
     for i, arm in enumerate(arms):
-        axes[0].plot([0, 1], means.loc[arm], "o-", ms=4, lw=1.2, color=f"C{i}", label=arm)
+        colour = f"C{BALANCED.index(arm)}"  # the same in every data set
+        axes[0].plot([0, 1], means.loc[arm], "o-", ms=4, lw=1.2, color=colour, label=arm)
         if arm != "plain":
             part = differences(scored, (arm,), ("plain",), "acc_h_stacked")[by["n_f"]]
-            axes[1].plot([i, i], span(part), color=f"C{i}", lw=1.5)
-            axes[1].plot(i, part.mean(), "o", ms=4, color=f"C{i}")
+            axes[1].plot([i, i], span(part), color=colour, lw=1.5)
+            axes[1].plot(i, part.mean(), "o", ms=4, color=colour)
     axes[0].axhline(means.loc["full", "acc_h"], color="0.3", ls="--", lw=1)
     axes[0].set_xticks([0, 1], ["as trained", "with γ"])
     axes[0].set(xlim=(-0.3, 1.3), title=amount(by["n_f"]))
@@ -473,7 +474,8 @@ def figure_ledger(
     for y, gap in enumerate(effects.values()):
         for i, (n_f, part) in enumerate(gap.items()):
             place, mean = y + 0.26 * i - 0.13, part.mean()
-            ax.barh(place, mean, 0.24, color=f"C{i}", label=amount(n_f) if y == 0 else None)
+            name = amount(n_f) if y == 0 else None
+            ax.barh(place, mean, 0.26, color=f"C{i}", alpha=0.5, lw=0, label=name)
             ax.plot(span(part), [place, place], color="0.2", lw=0.8)
     ax.axvline(0, color="0.2", lw=0.8)
     ax.set_yticks(range(len(effects)), effects, fontsize=7)
