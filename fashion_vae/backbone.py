@@ -668,7 +668,7 @@ def features_of(
     arrays, shot = frozen_stage(point)[0], shot_for(point)
     found = {p: paged((len(getattr(shot, p)), arrays["x"].shape[1]), stages_folder(point)) for p in PHASES}
     for p, x in found.items():
-        np.take(arrays["x"], getattr(shot, p), 0, x, mode="clip")
+        np.take(arrays["x"], getattr(shot, p), 0, x, mode="clip")  # another mode would hold x in memory first
     return arrays | {f"x.{p}": x for p, x in found.items()}
 
 # %% ../nbs/01_backbone.ipynb #f5b531d1

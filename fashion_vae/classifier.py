@@ -117,6 +117,16 @@ class Frozen:
         n = self.y["train"][self.repeated(k)].bincount(minlength=len(self.shot.data.classes))
         return n / n.sum()
 
+# %% ../nbs/03_classifier.ipynb #e2b9147c
+def _scaled(net: BetaVAE, x: Tensor, folder: Path) -> Tensor:  # like x, on the device of the VAE
+    "Standardised features; on a processor they may be more than memory holds."
+    if net.mean.is_cuda:
+        return net.scale(x.cuda())
+    out = torch.from_numpy(paged(tuple(x.shape), folder))
+    for to, part in zip(out.split(PART), x.split(PART), strict=True):
+        to.copy_(net.scale(part))
+    return out
+
 # %% ../nbs/03_classifier.ipynb #a24a100c
 def frozen_of(
     point: Point,
@@ -139,16 +149,6 @@ def frozen_of(
     return Frozen(point, shot, config, net, x, **get, y=y, precision="bf16" if half else "fp32")
 
 # %% ../nbs/03_classifier.ipynb #59b67cbe
-def _scaled(net: BetaVAE, x: Tensor, folder: Path) -> Tensor:  # like x, on the device of the VAE
-    "Standardised features; on a processor they may be more than memory holds."
-    if net.mean.is_cuda:
-        return net.scale(x.cuda())
-    out = torch.from_numpy(paged(tuple(x.shape), folder))
-    for to, part in zip(out.split(PART), x.split(PART), strict=True):
-        to.copy_(net.scale(part))
-    return out
-
-
 class Heads(nn.Module):
     "Weights of H linear heads with a common start."
 

@@ -335,7 +335,7 @@ def mapped(
         arrays[name] = flat.reshape(about["shape"])
     return arrays
 
-
+# %% ../nbs/05_store.ipynb #6c0d38fa
 def _digest(
     path: Path,  # of the arrays
     record: dict,
