@@ -22,6 +22,7 @@ from .store import Point, make_row
 ROUND = (1.0, 0.25, 4.0), (1.0, 10.0, 0.1)  # times the configuration's lr, and times its weight decay
 FURTHER = {  # more rounds, where the one before ended at the edge
     "resnet-small": [((4.0, 8.0, 16.0, 32.0), (1.0, 5.0, 10.0, 20.0)), ((64.0,), (5.0, 10.0))],
+    "tf_efficientnet_lite0": [((8.0, 16.0), (1.0, 0.1))],
 }
 
 
