@@ -1,6 +1,7 @@
 """make bench: every stage beside what people would use instead, on the machine at hand.
 
-Both sides of a row run in one process, in turns, and must learn equally well. What is measured goes to
+Both sides of a row run in turns and must learn equally well; theirs has a process of its own, since what
+`settle` tells the allocator there would speed them up, too. What is measured goes to
 benchmarks/results/<cpu or gpu>.json.
 `python benchmarks/bench.py vae-64 heads` measures some parts again and keeps the others.
 """
@@ -53,6 +54,7 @@ class Work:
     worse: float = 0.02  # by what share of theirs ours may be worse
     rounds: int = 3
     steps: int = 0  # of ours, for the roofline
+    images: int = 0  # that a step takes
     step: Callable | None = None  # one of them: its FLOPs are counted
     moved: float = 0.0  # bytes that a step must move at least
 
@@ -69,15 +71,43 @@ def timed(into: list):
     into.append(time.perf_counter() - start)
 
 
-def compare(work: Work) -> dict:
-    "Both ways in turns, after a short warm-up by the first of ours that is not counted."
+def once(work: Work, side: str, seed: int) -> tuple[float, float]:  # seconds, quality
+    took = []
+    with timed(took):
+        quality = getattr(work, side)(seed)
+    return took[0], quality
+
+
+class Elsewhere:
+    "Their side of a work, in another process."
+
+    def __init__(self, name: str, folder: str):
+        command = [sys.executable, __file__, "--theirs", name, folder]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()  # it is ready
+
+    def __call__(self, work: Work, side: str, seed: int) -> tuple[float, float]:
+        print(seed, file=self.process.stdin, flush=True)
+        return tuple(json.loads(self.process.stdout.readline()))
+
+
+def answer(work: Work) -> None:
+    "What that process does: a line in, a line out."
+    answers, sys.stdout = sys.stdout, sys.stderr
+    print("ready", file=answers, flush=True)
+    for seed in sys.stdin:
+        print(json.dumps(once(work, "theirs", int(seed))), file=answers, flush=True)
+
+
+def compare(work: Work, theirs: Callable = once) -> dict:
+    "Both sides in turns."
     seconds, found = {"ours": [], "theirs": []}, {"ours": [], "theirs": []}
     for seed in range(work.rounds):
-        for side in seconds:
-            with timed(seconds[side]):
-                quality = getattr(work, side)(seed)
+        for side, run in (("ours", once), ("theirs", theirs)):
+            took, quality = run(work, side, seed)
+            seconds[side].append(took)
             found[side].append(quality)
-            print(f"  {side} {seconds[side][-1]:.2f} s, {work.quality} {quality:.4f}", flush=True)
+            print(f"  {side} {took:.2f} s, {work.quality} {quality:.4f}", flush=True)
     ours, theirs = (float(np.mean(found[side])) for side in seconds)
     above = ours / theirs - 1
     equal = {"less": above, "more": -above, "same": abs(above)}[work.better] <= work.worse
@@ -87,11 +117,32 @@ def compare(work: Work) -> dict:
         with FlopCounterMode(display=False) as counter:
             work.step()
         said["roofline"] = {
+            "images": work.images,
             "flops": counter.get_total_flops(),
             "bytes": work.moved,
             "seconds": float(np.median(seconds["ours"])) / work.steps,
         }
+        said["profile"] = profile_of(work)
     return said
+
+
+OPERATIONS = {  # what the names of PyTorch's operations begin with
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_conv",
+                 "aten::cudnn_conv", "aten::convolution_backward", "aten::mkldnn_linear"),
+    "optimiser": ("aten::_fused_",),
+    "copies and casts": ("aten::copy_", "aten::index", "aten::cat", "aten::take", "aten::gather"),
+}  # fmt: skip
+
+
+def profile_of(work: Work) -> dict[str, float]:  # kind of operation -> share of the operations' own time
+    "What ours spends its time on."
+    with torch.profiler.profile() as seen:  # of the processor, and of the GPU where there is one
+        work.ours(0)
+    kind = "self_device_time_total" if DEVICE == "cuda" else "self_cpu_time_total"
+    took = {e.key: getattr(e, kind) for e in seen.key_averages() if e.key.startswith("aten::")}
+    found = {k: sum(t for op, t in took.items() if op.startswith(names)) for k, names in OPERATIONS.items()}
+    found["other"] = sum(took.values()) - sum(found.values())
+    return {k: t / sum(took.values()) for k, t in found.items()}
 
 
 def ratio(found: dict) -> float:
@@ -176,7 +227,7 @@ def vae_work(row: int, name: str, how: Callable, batch: int, least: float, round
     return Work(
         row, f"VAE, batch {batch}, 10 of its 100 epochs", name, least,
         partial(our_vae, config=config), partial(their_vae, how=how, config=config),
-        "validation loss", rounds=rounds, steps=10 * -(-len(x) // batch), step=step,
+        "validation loss", rounds=rounds, steps=10 * -(-len(x) // batch), images=batch, step=step,
         moved=7 * 4 * weights,  # Adam reads weight, gradient and two moments, and writes three of them
     )  # fmt: skip
 
@@ -246,7 +297,8 @@ def heads_work() -> Work:
     steps = len(HEADS) * EIGHT.epochs * -(-len(task.order) // EIGHT.batch)
     return Work(
         4, "40 heads, k = 50, n_f = 50, 10 epochs", "40 plain loops, one after the other", 6,
-        our_heads, their_heads, "validation accuracy", better="more", rounds=2, steps=steps, step=step,
+        our_heads, their_heads, "validation accuracy", better="more", rounds=2,
+        steps=steps, images=EIGHT.batch, step=step,
         moved=5 * 4 * weights,  # SGD reads weight, gradient and momentum, and writes two of them
     )  # fmt: skip
 
@@ -298,12 +350,14 @@ def pictures(folder: Path, name: str, n: int) -> Pictures:
         small[labels == 1, ..., 0] += 50
         pixels = small.repeat(config.side // 14, 1).repeat(config.side // 14, 2)
         pixels = pixels + g.integers(0, 40, pixels.shape, np.uint8)
-    for i, image in enumerate(pixels):
+    file = folder / f"{name}.npy"
+    for i, image in enumerate([] if file.exists() else pixels):  # the other process has made them
         path = folder / name / f"class {labels[i]}" / f"{i:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    np.save(folder / f"{name}.npy", pixels)
-    pixels = np.load(folder / f"{name}.npy", mmap_mode="r")
+    if not file.exists():
+        np.save(file, pixels)
+    pixels = np.load(file, mmap_mode="r")
     every, first = np.arange(n), np.arange(2)
     data = Images("pictures", pixels, labels, labels, ("class 0", "class 1"), labels, "")
     return Pictures(folder / name, FewShot(data, (1,), every, first, first), config)
@@ -340,7 +394,7 @@ def tuning_work(folder: Path, name: str, n: int, epochs: int, says: str) -> Work
     # images are the steps, four of them are counted; one epoch of few tells nothing but that it learns
     return Work(
         6, f"fine-tuning, {says}", "ImageFolder, DataLoader, float32", 2, ours, theirs,
-        "training loss", worse=0.25 if epochs == 1 else 0.1, steps=epochs * n // 4, step=step,
+        "training loss", worse=0.25 if epochs == 1 else 0.1, steps=epochs * n // 4, images=4, step=step,
     )  # fmt: skip
 
 
@@ -368,7 +422,7 @@ def features_work(folder: Path) -> Work:
     says = "feature extraction, ResNet-50, 224 px"
     return Work(
         7, says, "ImageFolder, DataLoader, float32", 2.5, ours, theirs, "spread of the features",
-        better="same", steps=16, step=step,
+        better="same", steps=16, images=4, step=step,
     )  # fmt: skip
 
 
@@ -456,20 +510,32 @@ def growth() -> list[dict]:
     return out
 
 
+def works(folder: Path) -> dict[str, Callable]:
+    "Rows 1 to 7."
+    return {
+        "vae-pythae": lambda: vae_work(1, "pythae's trainer", peers.pythae_vae, 64, 5, rounds=2),
+        "vae-64": lambda: vae_work(2, "plain PyTorch loop", peers.plain_vae, 64, 2.5),
+        "vae-256": lambda: vae_work(3, "plain PyTorch loop", peers.plain_vae, 256, 4),
+        "heads": heads_work,
+        "head": one_work,
+        "tune-small": lambda: tuning_work(folder, "resnet-small", 2000, 4, "small ResNet, 28 px"),
+        "tune-50": lambda: tuning_work(folder, "resnet50", 64, 1, "ResNet-50, 224 px"),
+        "features": lambda: features_work(folder),
+    }
+
+
 def main(asked: list[str]) -> None:
+    if asked[:1] == ["--theirs"]:
+        torch.set_num_threads(THREADS)
+        answer(works(Path(asked[2]))[asked[1]]())
+        return
     B.settle(THREADS)  # as every stage does
     with TemporaryDirectory() as folder:
-        works = {
-            "vae-pythae": lambda: vae_work(1, "pythae's trainer", peers.pythae_vae, 64, 5, rounds=2),
-            "vae-64": lambda: vae_work(2, "plain PyTorch loop", peers.plain_vae, 64, 2.5),
-            "vae-256": lambda: vae_work(3, "plain PyTorch loop", peers.plain_vae, 256, 4),
-            "heads": heads_work,
-            "head": one_work,
-            "tune-small": lambda: tuning_work(Path(folder), "resnet-small", 2000, 4, "small ResNet, 28 px"),
-            "tune-50": lambda: tuning_work(Path(folder), "resnet50", 64, 1, "ResNet-50, 224 px"),
-            "features": lambda: features_work(Path(folder)),
+        made = works(Path(folder))
+        parts = {
+            name: lambda name=name, make=make: compare(make(), Elsewhere(name, folder))
+            for name, make in made.items()
         }
-        parts = {name: lambda make=make: compare(make()) for name, make in works.items()}
         parts |= {"commands": commands, "precision": precision_pairs, "growth": growth}
         about = {"machine": machine(), "device": DEVICE, "threads": THREADS, "versions": versions()}
         about["precision"] = B.precision_of(Point())
@@ -483,7 +549,7 @@ def main(asked: list[str]) -> None:
             now = {"peaks": peaks(), "found": parts[name](), "revision": revision(), **about}
             found[name] = now
             write_whole(RESULTS, to_json(found))
-    unequal = [name for name, part in found.items() if name in works and not part["found"]["equal"]]
+    unequal = [name for name, part in found.items() if name in made and not part["found"]["equal"]]
     if unequal:
         sys.exit(f"the two sides do not learn equally well: {', '.join(unequal)}")
 

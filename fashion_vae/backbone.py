@@ -6,14 +6,15 @@
 __all__ = ['IMAGENET', 'LITE', 'BACKBONES', 'OVERSAMPLED', 'BRIEF', 'PACKAGED', 'PART', 'BackboneConfig', 'device_of',
            'native_bf16', 'precision_of', 'backbone_config', 'config_of', 'bf16', 'resnet_small', 'packaged_weights',
            'make_backbone', 'as_input', 'in_channels', 'images_at', 'augmented', 'batches', 'Resume', 'fit',
-           'epoch_means', 'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle', 'fine_tune', 'forward',
-           'extracted', 'settle', 'shot_for', 'stage_config', 'backbone_stage', 'frozen_stage', 'features_config',
-           'features_of', 'outcome', 'fine_tuned_k', 'ceiling', 'fine_tuned', 'plot_accuracy']
+           'epoch_means', 'generator', 'seeded', 'fit_classifier', 'sgd', 'one_cycle', 'Tuned', 'fine_tune', 'forward',
+           'extracted', 'settle', 'shot_for', 'by_ranks', 'as_rank', 'stage_config', 'backbone_stage', 'frozen_stage',
+           'features_config', 'features_of', 'outcome', 'fine_tuned_k', 'ceiling', 'fine_tuned', 'plot_accuracy']
 
 # %% ../nbs/01_backbone.ipynb #aa74c929
 import ctypes
 import hashlib
 import io
+import json
 import re
 import time
 import warnings
@@ -38,11 +39,12 @@ from torchvision.transforms.v2.functional import horizontal_flip, resized_crop
 from tqdm import tqdm
 
 from .data import PHASES, FewShot, Images, calibration_bins, confusion, repeated, shot_of
+from .ranks import launch, over_ranks, parallel, rank_of, same_buffers, share
 from fashion_vae.store import (
-    ELSEWHERE,
     BadInput,
     Point,
     Strict,
+    described,
     make_row,
     one_of,
     paged,
@@ -304,14 +306,15 @@ def augmented(
     x: Tensor,  # (B, channels, H, W)
     config: BackboneConfig,
     g: torch.Generator,  # on the CPU
+    n: int,  # images of the batch, of which x is this process's share
 ) -> Tensor:  # like x
     "Mirror half of a batch at random, and cut a random window out of it, as the configuration says."
     if config.flip:
-        mirrored = (torch.rand(len(x), generator=g) < 0.5).to(x.device, non_blocking=True)
+        mirrored = share(torch.rand(n, generator=g) < 0.5).to(x.device, non_blocking=True)
         x = torch.where(mirrored.view(-1, 1, 1, 1), horizontal_flip(x), x)
     if config.crop < 1:
-        share, top, left = torch.rand(3, generator=g).tolist()
-        h, w = (round(n * (config.crop + (1 - config.crop) * share) ** 0.5) for n in x.shape[-2:])
+        area, top, left = torch.rand(3, generator=g).tolist()
+        h, w = (round(side * (config.crop + (1 - config.crop) * area) ** 0.5) for side in x.shape[-2:])
         top, left = round(top * (x.shape[-2] - h)), round(left * (x.shape[-1] - w))
         x = resized_crop(x, top, left, h, w, list(x.shape[-2:]), antialias=True)
     return x.contiguous(memory_format=torch.channels_last)
@@ -321,9 +324,9 @@ def batches(
     order: Tensor,  # indices of an epoch, (n,)
     size: int,  # B
 ) -> list[Tensor]:
-    "Cut an epoch into batches of `size`; a single image left over joins the last batch."
+    "Cut an epoch into batches of `size`; fewer than two images a process left over join the last batch."
     parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) < 2 * rank_of()[1]:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
 
@@ -384,14 +387,15 @@ def fit(
             if schedule:
                 schedule.step()
             seen.append(torch.stack([t.detach().float() for t in terms.values()]))
-        means = epoch_means(list(terms), torch.stack(seen), name, epoch)
+        means = epoch_means(list(terms), over_ranks(torch.stack(seen)), name, epoch)
+        same_buffers(net)
         net.eval()
         with torch.no_grad():
             history.append({"epoch": epoch} | means | {f"val_{k}": v for k, v in validate(epoch).items()})
         bar.set_postfix(loss=f"{means['loss']:.3g}")
         if best and history[-1][f"val_{best}"] > top:
             top, kept = history[-1][f"val_{best}"], deepcopy(net.state_dict())
-        if resume:
+        if resume and rank_of()[0] == 0:
             resume.save(parts, (history, kept, top))
     if kept:
         net.load_state_dict(kept)
@@ -442,8 +446,8 @@ def seeded(
 # %% ../nbs/01_backbone.ipynb #30a0c6b1
 def fit_classifier(
     net: nn.Module,  # what is trained, in place
-    logits: Callable,  # (positions in shot.train) -> (B, C)
-    val_logits: Callable,  # () -> (n_val, C)
+    logits: Callable,  # (positions in shot.train) -> (B, C), of this process's share
+    val_logits: Callable,  # () -> (n_val, C), of this process's share
     shot: FewShot,
     k: int | str,  # uses of a minority image in an epoch, or "bal"
     config: Strict,  # epochs, batch, lr, momentum, weight_decay, warmup
@@ -454,16 +458,17 @@ def fit_classifier(
 ) -> list[dict]:  # history: loss, val_loss, val_acc by epoch
     "Train a classifier and keep its best epoch by validation accuracy."
     device = next(net.parameters()).device
-    y, y_val = (torch.from_numpy(shot.data.labels[i]).to(device) for i in (shot.train, shot.val))
-    images = torch.from_numpy(repeated(shot, k))
+    y, y_val = (torch.from_numpy(shot.data.labels[i]).to(device) for i in (shot.train, share(shot.val)))
+    images, world = torch.from_numpy(repeated(shot, k)), rank_of()[1]
 
     def loss(i: Tensor, epoch: int) -> dict:
-        return {"loss": F.cross_entropy(logits(i), y[i])}
+        mine = share(i)  # gradients are averaged over processes, whose shares may differ by an image
+        return {"loss": F.cross_entropy(logits(i), y[mine]) * (world * len(mine) / len(i))}
 
     def validate(epoch: int) -> dict:
         given = val_logits()
-        right = (given.argmax(1) == y_val).float().mean().item()
-        return {"loss": F.cross_entropy(given, y_val).item(), "acc": right}
+        found = F.cross_entropy(given, y_val), (given.argmax(1) == y_val).float().mean()
+        return dict(zip(("loss", "acc"), over_ranks(torch.stack(found), len(y_val)).tolist(), strict=True))
 
     def order() -> Tensor:
         return images[torch.randperm(len(images), generator=g)[:length]].to(device)
@@ -493,6 +498,19 @@ def one_cycle(
         optimiser, config.lr, steps, pct_start=rise, cycle_momentum=False
     )
 
+# %% ../nbs/01_backbone.ipynb #7d10bb01
+class Tuned(nn.Sequential):  # (B, channels, H, W) -> (B, C)
+    "A backbone in the configuration's precision, and a head in float32."
+
+    def __init__(self, config: BackboneConfig, *parts: nn.Module):
+        super().__init__(*parts)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        with bf16(self.config):
+            x = self[0](x)
+        return self[1](x.float())
+
 # %% ../nbs/01_backbone.ipynb #28b41d17
 def fine_tune(
     net: nn.Module,  # (B, channels, H, W) -> (B, D)
@@ -505,17 +523,16 @@ def fine_tune(
     "Stage 1: all weights follow the cross-entropy (section 3.1)."
     data, channels = shot.data, in_channels(net)
     g, chance = generator(seed, "backbone", k), generator(seed, "augment", k)
-    net = nn.Sequential(net, seeded(lambda: nn.Linear(config.width, len(data.classes)), g))
+    net = Tuned(config, net, seeded(lambda: nn.Linear(config.width, len(data.classes)), g))
     net = net.to(config.device, memory_format=torch.channels_last)
-    images = images_at(data, shot.train, config)
+    images, called = images_at(data, shot.train, config), parallel(net)
 
     def logits(i: Tensor) -> Tensor:
-        with bf16(config):
-            x = net[0](augmented(as_input(images(i), config, channels), config, chance))
-        return net[1](x.float())
+        x = as_input(images(share(i)), config, channels)
+        return called(augmented(x, config, chance, len(i)))
 
     def val_logits() -> Tensor:
-        return net[1](forward(net[0], data, shot.val, config))
+        return net[1](forward(net[0], data, share(shot.val), config))
 
     length = len(shot.train) if config.equal_steps else None
     resume = Resume(partial, (g, chance)) if partial else None
@@ -575,6 +592,25 @@ def shot_for(point: Point) -> FewShot:
     "The split of a run, with photographs in the size its backbone takes."
     return shot_of(point, backbone_config(point).side)
 
+# %% ../nbs/01_backbone.ipynb #7d10bb03
+def by_ranks(point: Point, k: int | str, config: BackboneConfig, partial: Path) -> None:
+    "Fine-tune in `point.nproc` processes; raises `BadInput` if there are too few GPUs or images for them."
+    given, gpus = f"parameter nproc = {point.nproc}", torch.cuda.device_count()
+    if config.device == "cuda" and point.nproc > gpus:
+        raise BadInput(f"{given}: allowed are at most {gpus}, the GPUs of this machine")
+    if config.batch < 2 * point.nproc:
+        raise BadInput(f"{given}: allowed are at most {config.batch // 2}, two images of a batch each")
+    parts = point.model_dump_json(), json.dumps(k), config.model_dump_json(), str(partial)
+    launch(point.nproc, "fashion_vae.backbone:as_rank", *parts)
+
+
+def as_rank(point: str, k: str, config: str, partial: str) -> None:
+    "What one of the processes does."
+    of, with_ = Point.model_validate_json(point), BackboneConfig.model_validate_json(config)
+    settle(of.threads)
+    net = seeded(lambda: make_backbone(of.backbone, of.weights), generator(of.seed, "backbone"))
+    fine_tune(net, shot_for(of), json.loads(k), with_, of.seed, Path(partial))
+
 # %% ../nbs/01_backbone.ipynb #1047d36a
 def _train_backbone(point: Point, k: int | str, config: BackboneConfig, partial: Path) -> tuple[dict, dict]:
     "Train and extract: arrays and record of a backbone stage."
@@ -583,6 +619,8 @@ def _train_backbone(point: Point, k: int | str, config: BackboneConfig, partial:
     g, start = generator(point.seed, "backbone"), time.perf_counter()
     net = seeded(lambda: make_backbone(point.backbone, point.weights), g)
     try:
+        if point.nproc > 1:
+            by_ranks(point, k, config, partial)  # and what they leave is taken up here
         net, history = fine_tune(net, shot, k, config, point.seed, partial)
     except torch.OutOfMemoryError:
         half = (
@@ -605,7 +643,7 @@ def stage_config(
     **more,  # e.g. k=30
 ) -> dict:
     "All a stage's result depends on, besides the code."
-    who = point.model_dump(exclude=ELSEWHERE) | {"images": shot_for(point).data.digest}
+    who = described(point) | {"images": shot_for(point).data.digest}
     who["weights"] = Path(point.weights).name
     if Path(point.weights).is_file():
         who["weights_sha256"] = hashlib.sha256(Path(point.weights).read_bytes()).hexdigest()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'BACKBONE_OF', 'WEIGHTS_OF', 'DTYPES', 'NORESERVE', 'ELSEWHERE', 'BadInput', 'one_of', 'project_root',
            'output_folder', 'Strict', 'as_typed', 'Split', 'Point', 'parameters', 'replacing', 'write_whole', 'to_json',
-           'fingerprint', 'stages_folder', 'paged', 'mapped', 'stage', 'versions', 'point_name', 'make_row',
-           'write_row', 'write_rows', 'revision', 'machine']
+           'fingerprint', 'stages_folder', 'paged', 'mapped', 'stage', 'versions', 'described', 'point_name',
+           'make_row', 'write_row', 'write_rows', 'revision', 'machine']
 
 # %% ../nbs/05_store.ipynb #21bf9d60
 import ast
@@ -160,6 +160,7 @@ class Point(Split):
     threads: int = Field(
         1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores"
     )
+    nproc: int = Field(1, ge=1, description="a whole number from 1 on")
 
     @field_validator("batch")
     @classmethod
@@ -400,12 +401,18 @@ def versions() -> dict[str, str]:  # package -> version
 ELSEWHERE = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch"}
 
 
+def described(point: Point) -> dict:
+    "A point as rows and keys have it; that it trains in one process goes without saying."
+    return point.model_dump(exclude=ELSEWHERE | ({"nproc"} if point.nproc == 1 else set()))
+
+
 def point_name(point: Point) -> str:  # e.g. resnet-small-nf30-d0-s0-t1
     "Folder name of a point of the grid: all that tells its rows from another's."
     weights = "" if point.weights == "none" else f"-{Path(point.weights).stem}"
     few = f"m{point.minority}-" * (point.minority > 0) + f"nf{point.n_f}-" * (point.n_f > 0)
     side = f"-{point.side}px" * (point.side > 0)
-    return f"{point.backbone}{weights}{side}-{few}d{point.draw}-s{point.seed}-t{point.threads}"
+    several = f"-p{point.nproc}" * (point.nproc > 1)
+    return f"{point.backbone}{weights}{side}-{few}d{point.draw}-s{point.seed}-t{point.threads}{several}"
 
 
 def make_row(
@@ -414,7 +421,7 @@ def make_row(
     found: dict,  # what the arm found, JSON types
 ) -> dict:
     "A run's row: its parameters, device and versions, and what it found."
-    who = {"arm": arm, **point.model_dump(exclude=ELSEWHERE), "dataset": point.setting}
+    who = {"arm": arm, **described(point), "dataset": point.setting}
     who["weights"] = Path(point.weights).name
     return json.loads(to_json({**who, "versions": versions(), **found}))
 

@@ -294,14 +294,17 @@ def test_augmentation_mirrors_and_crops_from_its_own_generator():
     x, config = torch.rand(64, 3, 16, 16), BACKBONES["resnet-small"]
     flip, crop = config.model_copy(update={"flip": True}), config.model_copy(update={"crop": 0.5})
     g = [backbone.generator(s, "augment") for s in (0, 0, 1)]
-    mirrored = backbone.augmented(x, flip, g[0])
+    mirrored = backbone.augmented(x, flip, g[0], len(x))
     same, other = (mirrored == x).flatten(1).all(1), (mirrored == x.flip(-1)).flatten(1).all(1)
     assert (same ^ other).all() and 16 < same.sum() < 48
-    assert torch.equal(mirrored, backbone.augmented(x, flip, g[1]))
-    cut = backbone.augmented(x, crop, g[2])
+    assert torch.equal(mirrored, backbone.augmented(x, flip, g[1], len(x)))
+    cut = backbone.augmented(x, crop, g[2], len(x))
     assert cut.shape == x.shape
     ramp = torch.linspace(0, 1, 16).expand(4, 1, 16, 16)  # a window of a ramp is a ramp, and not as steep
-    steep = (backbone.augmented(ramp, crop, g[2]).diff(dim=-1)[..., 4:12]).mean() / ramp.diff(dim=-1).mean()
+    steep = (
+        (backbone.augmented(ramp, crop, g[2], len(ramp)).diff(dim=-1)[..., 4:12]).mean()
+        / ramp.diff(dim=-1).mean()
+    )
     assert 0.5**0.5 - 0.05 < steep < 1
 
 
