@@ -83,13 +83,17 @@ BACKBONES = {
     "tf_efficientnet_lite0": BackboneConfig(side=224, **LITE),
     "tf_efficientnet_lite2": BackboneConfig(side=260, **LITE),
 }
-# What a search chose for networks fine-tuned on repeats, by n_f (13_search); plain keeps what stands above.
+# What a search chose for networks fine-tuned on repeats (13_search), by network, its epochs, and n_f.
 OVERSAMPLED = {
-    "resnet-small": {
+    ("resnet-small", 6): {
         5: {"lr": 3.2, "weight_decay": 2.5e-3},
         10: {"lr": 1.6, "weight_decay": 5e-3},
         30: {"lr": 3.2, "weight_decay": 5e-3},
         50: {"lr": 0.1, "weight_decay": 5e-4},
+    },
+    ("tf_efficientnet_lite0", 5): {
+        10: {"lr": 0.08, "weight_decay": 5e-4},
+        50: {"lr": 0.02, "weight_decay": 5e-4},
     },
 }
 # On a processor the light ones get few epochs of small pictures; resnet50 stays the paper's.
@@ -143,9 +147,10 @@ def config_of(
     k: int | str = 1,  # uses of a minority image in an epoch, or "bal"
 ) -> BackboneConfig:
     "The configuration of an arm of stage 1; on repeats, what was searched at this n_f or the next one."
-    found = {} if k == 1 else OVERSAMPLED.get(point.backbone, {})
+    base = backbone_config(point)
+    found = {} if k == 1 else OVERSAMPLED.get((point.backbone, base.epochs), {})
     near = min((n for n in found if 0 < point.n_f <= n), default=max(found, default=0))
-    return backbone_config(point).model_copy(update=found.get(near, {}))
+    return base.model_copy(update=found.get(near, {}))
 
 
 def bf16(config: BackboneConfig) -> torch.autocast:

@@ -48,20 +48,23 @@ def test_what_the_committed_search_says_is_what_is_used(dataset, root):
         pytest.skip(f"no search on {dataset}")
     rows = read_rows(path)
     assert {r["arm"].split(":")[0] for r in rows} == {"os50"} and min(r["draw"] for r in rows) >= 100
-    backbone, searched_at = rows[0]["backbone"], {r["n_f"] for r in rows}
-    assert OVERSAMPLED[backbone].keys() == searched_at
+    epochs, searched_at = rows[0]["config"]["BackboneConfig"]["epochs"], {r["n_f"] for r in rows}
+    used = OVERSAMPLED[rows[0]["backbone"], epochs]
+    assert used.keys() == searched_at
     for n_f in searched_at:
         table = pairs_by_score([r for r in rows if r["n_f"] == n_f])
         best = table.iloc[0]
         for of, other in (("lr", "weight_decay"), ("weight_decay", "lr")):  # others on all sides
             line = table[table[other] == best[other]][of]
             assert line.min() < best[of] < line.max()
-        found = OVERSAMPLED[backbone][n_f]
+        found = used[n_f]
         assert (found["lr"], found["weight_decay"]) == pytest.approx((best["lr"], best["weight_decay"]))
 
 
-def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick):
-    own = OVERSAMPLED["resnet-small"]
+def test_only_networks_trained_on_repeats_have_the_searched_pair(tmp_path, quick, monkeypatch):
+    own = OVERSAMPLED["resnet-small", 6]
+    assert config_of(Point(n_f=5), 30) == config_of(Point(n_f=5))  # not searched for one epoch
+    monkeypatch.setitem(OVERSAMPLED, ("resnet-small", 1), own)
     for n_f, searched_at in ((0, 50), (4, 5), (5, 5), (10, 10), (20, 30), (50, 50), (60, 50)):
         point = Point(n_f=n_f, runs=str(tmp_path))
         assert config_of(point) == backbone_config(point)
