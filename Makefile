@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 OWN = FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
 SNAKEMAKE = PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
 
-.PHONY: paper evidence test bench lab sync notebooks lock
+.PHONY: paper evidence test soak bench lab sync notebooks lock
 
 paper: .venv/installed
 	@$(SNAKEMAKE)
@@ -35,10 +35,15 @@ test: .venv/installed
 	pytest -q
 	nbdev_test --timing
 
+# Kills, races, full disks and flipped bits as often as the README's table says: a quarter of an hour
+soak: .venv/installed
+	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py
+
 # Every stage beside what people would use instead, on this machine, which should have nothing else to do: an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
+	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
 
 lab: .venv/installed
 	jupyter lab nbs

@@ -25,7 +25,16 @@ from .backbone import BackboneConfig, as_input, backbone_config, bf16, in_channe
 from .classifier import Trained, head_input
 from .data import scores
 from .photos import Unusable, decode, square
-from .store import BadInput, Point, one_of, output_folder, point_name, to_json, write_whole
+from fashion_vae.store import (
+    BadInput,
+    Point,
+    from_json,
+    one_of,
+    output_folder,
+    point_name,
+    to_json,
+    write_whole,
+)
 from .vae import BetaVAE, VaeConfig, vae_config
 
 # %% ../nbs/07_models.ipynb #64cff4e5
@@ -37,6 +46,10 @@ def model_folder(
     return output_folder("runs", point.runs) / "models" / point.setting / point_name(point) / name
 
 # %% ../nbs/07_models.ipynb #026b7e4a
+def _digest(data: bytes, about: dict) -> str:
+    return hashlib.sha256(data + to_json(about)).hexdigest()
+
+
 def save_model(
     folder: Path,
     point: Point,
@@ -63,7 +76,7 @@ def save_model(
     about |= {"classes": rows[0]["classes"], "minority_classes": rows[0]["minority_classes"], "arms": arms}
     about |= {"BackboneConfig": config.model_dump(), "VaeConfig": vae_config(point).model_dump()}
     write_whole(folder / "model.safetensors", data)
-    write_whole(folder / "model.json", to_json(about | {"sha256": hashlib.sha256(data).hexdigest()}))
+    write_whole(folder / "model.json", to_json(about | {"sha256": _digest(data, about)}))
     return folder
 
 # %% ../nbs/07_models.ipynb #8760f8b6
@@ -100,10 +113,10 @@ def load_model(
     "Read a saved model; raises `BadInput` if it is missing, damaged, or not one of ours."
     folder = Path(folder)
     try:
-        about = json.loads((folder / "model.json").read_bytes())
-        data = (folder / "model.safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise BadInput(f"model {str(folder)!r}: model.safetensors is damaged (SHA-256 differs)")
+        about = from_json((folder / "model.json").read_bytes())
+        data, digest = (folder / "model.safetensors").read_bytes(), about.pop("sha256")
+        if _digest(data, about) != digest:
+            raise BadInput(f"model {str(folder)!r}: it is damaged (SHA-256 differs)")
         tensors, config = (
             load_tensors(data),
             _config(BackboneConfig, about).model_copy(update={"device": "cpu"}),

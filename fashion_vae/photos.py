@@ -12,7 +12,6 @@ __all__ = ['MAX_PIXELS', 'SUFFIXES', 'NO_CLASS', 'CLOTHES', 'STYLES', 'GET_FASHI
 # %% ../nbs/06_photos.ipynb #eae5241d
 import hashlib
 import io
-import json
 import os
 import shutil
 import stat
@@ -38,9 +37,12 @@ from fashion_vae.store import (
     Strict,
     as_typed,
     fingerprint,
+    from_json,
     one_of,
     output_folder,
     project_root,
+    replacing,
+    reserve,
     to_json,
     write_whole,
 )
@@ -378,23 +380,23 @@ def scan(
 ) -> pd.DataFrame:  # the manifest: a line a file; row is its place in pixels.npy, -1 if left out
     "Look at every file of a list and keep the usable ones; never changes the files."
     target.mkdir(parents=True, exist_ok=True)
-    beside = target / f".pixels.npy.{os.getpid()}"
-    kept = np.lib.format.open_memmap(beside, "w+", np.uint8, (len(listing), side, side, 3))
     lines = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        looks = pool.map(lambda f: look(root / f, side), listing["file"])
-        for known, pixels in tqdm(looks, "scan", total=len(listing), leave=False):
-            if pixels is not None:
-                kept[len(lines)] = pixels
-            lines.append(known)
-    seen = mark_copies(pd.concat([listing.reset_index(drop=True), pd.DataFrame(lines)], axis=1))
-    good = np.flatnonzero(seen["reason"] == "")
-    for row, place in enumerate(good):  # close the gaps; row <= place
-        kept[row] = kept[place]
+    with replacing(target / "pixels.npy") as beside:
+        kept = np.lib.format.open_memmap(beside, "w+", np.uint8, (len(listing), side, side, 3))
+        reserve(beside, beside.stat().st_size)
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            looks = pool.map(lambda f: look(root / f, side), listing["file"])
+            for known, pixels in tqdm(looks, "scan", total=len(listing), leave=False):
+                if pixels is not None:
+                    kept[len(lines)] = pixels
+                lines.append(known)
+        seen = mark_copies(pd.concat([listing.reset_index(drop=True), pd.DataFrame(lines)], axis=1))
+        good = np.flatnonzero(seen["reason"] == "")
+        for row, place in enumerate(good):  # close the gaps; row <= place
+            kept[row] = kept[place]
+        kept.flush()
     seen["row"] = -1
     seen.loc[good, "row"] = np.arange(len(good))
-    kept.flush()
-    os.replace(beside, target / "pixels.npy")
     write_whole(target / "report.csv", report(seen).to_csv().encode())
     write_whole(target / "manifest.csv", seen.to_csv(index=False).encode())
     return seen
@@ -465,7 +467,10 @@ def kept_scan(
     target.mkdir(parents=True, exist_ok=True)
     note, signature = target / "scan.json", _signature(root, listed, side)
     with FileLock(target / "lock"):
-        said = json.loads(note.read_bytes()) if note.is_file() else {}
+        try:
+            said = from_json(note.read_bytes())
+        except (FileNotFoundError, ValueError):
+            said = {}
         files = [target / "pixels.npy", target / "manifest.csv"]
         now = [_digest(f) for f in files] if all(f.is_file() for f in files) else []
         if said != {"signature": signature, "sha256": now}:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'BACKBONE_OF', 'WEIGHTS_OF', 'DTYPES', 'NORESERVE', 'ELSEWHERE', 'BadInput', 'one_of', 'project_root',
            'output_folder', 'Strict', 'as_typed', 'Split', 'Point', 'parameters', 'replacing', 'write_whole', 'to_json',
-           'fingerprint', 'stages_folder', 'paged', 'mapped', 'stage', 'versions', 'described', 'point_name',
-           'make_row', 'write_row', 'write_rows', 'revision', 'machine']
+           'from_json', 'fingerprint', 'stages_folder', 'reserve', 'paged', 'mapped', 'stage', 'versions', 'described',
+           'point_name', 'make_row', 'write_row', 'write_rows', 'revision', 'machine']
 
 # %% ../nbs/05_store.ipynb #21bf9d60
 import ast
@@ -24,16 +24,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from glob import escape
 from importlib.metadata import version
 from mmap import MAP_PRIVATE, mmap
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile
 from types import CodeType, FunctionType
 from typing import Literal
 
 import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 # %% ../nbs/05_store.ipynb #4046fb8e
@@ -211,17 +213,38 @@ def parameters(
 
 # %% ../nbs/05_store.ipynb #7ba60fae
 @contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    "Say which file a write failed at."
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise OSError(f"{path} cannot be written ({why}); what was there before is whole") from None
+
+
+def _left_behind(path: Path) -> Iterator[Path]:
+    "Files beside `path` that killed processes of this machine did not finish."
+    for file in path.parent.glob(f".{escape(path.name)}.{platform.node()}.*"):
+        pid = file.suffix[1:]
+        if pid.isdecimal() and Path("/proc/self").exists() and not Path("/proc", pid).exists():
+            yield file
+
+# %% ../nbs/05_store.ipynb #7ba60fb0
+@contextmanager
 def replacing(
     path: Path,  # where the file belongs
 ) -> Iterator[Path]:  # where to write it
-    "A file beside `path` that takes its place when it is whole."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    "A file beside `path` that takes its place when it is whole; raises `OSError` if it cannot be written."
+    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
-        yield beside
-        with open(beside, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(beside, path)
+        with _room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for file in _left_behind(path):
+                file.unlink(missing_ok=True)
+            yield beside
+            with open(beside, "rb+") as f:
+                os.fsync(f.fileno())
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -246,6 +269,14 @@ def to_json(value) -> bytes:  # one line, UTF-8
         return [short(x) for x in v] if isinstance(v, (list, tuple)) else v
 
     return (json.dumps(short(value), sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+# %% ../nbs/05_store.ipynb #edb4001b
+def from_json(data: bytes):
+    "What `to_json` wrote; raises `ValueError` if a byte of it has changed."
+    value = json.loads(data)
+    if to_json(value) != data:
+        raise ValueError("not as it was written")
+    return value
 
 # %% ../nbs/05_store.ipynb #438a7c1c
 def _ours(f, apart: tuple[str, ...]) -> bool:
@@ -310,6 +341,16 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}  # that stages 
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python names from 3.13 on
 
 
+def reserve(
+    path: Path,
+    size: int,  # bytes
+) -> None:
+    "Take the room for a file now: a disk that fills up later would end the process at a write to memory."
+    with _room_for(path), open(path, "ab") as f:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(f.fileno(), 0, size)
+
+
 def paged(
     shape: tuple[int, ...],
     folder: Path,  # with room for it
@@ -318,8 +359,9 @@ def paged(
     if not np.prod(shape):
         return np.zeros(shape, np.float32)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as f:
-        return np.memmap(f, np.float32, "w+", shape=shape).view(np.ndarray)
+    with NamedTemporaryFile(dir=folder) as f:
+        reserve(Path(f.name), 4 * int(np.prod(shape)))
+        return np.memmap(f, np.float32, "r+", shape=shape).view(np.ndarray)
 
 
 def mapped(
@@ -339,12 +381,12 @@ def mapped(
 # %% ../nbs/05_store.ipynb #6c0d38fa
 def _digest(
     path: Path,  # of the arrays
-    record: dict,
+    *notes: dict,
 ) -> str:
     "SHA-256 of a stage."
     with open(path, "rb") as f:
         digest = hashlib.file_digest(f, "sha256")
-    digest.update(to_json(record))
+    digest.update(to_json(notes))
     return digest.hexdigest()
 
 
@@ -356,8 +398,8 @@ def _read_stage(
     if not (path.exists() and record.exists()):
         return None
     try:
-        note = json.loads(record.read_bytes())
-        if note["sha256"] == _digest(path, note["record"]):
+        note = from_json(record.read_bytes())
+        if note["sha256"] == _digest(path, note["record"], note["config"]):
             return mapped(path), note["record"]
     except (ValueError, KeyError, TypeError):
         pass
@@ -386,7 +428,7 @@ def stage(
         record = json.loads(to_json({**record, "key": key}))
         with replacing(path) as beside:
             save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, beside)
-            note = {"record": record, "sha256": _digest(beside, record), "config": config}
+            note = {"record": record, "sha256": _digest(beside, record, config), "config": config}
         write_whole(path.with_suffix(".json"), to_json(note))
         partial.unlink(missing_ok=True)
     return arrays, record

@@ -1,4 +1,7 @@
-"Shared by the tests: quick configurations, and the real data beside the project where it is."
+"""Shared by the tests: quick configurations, and the real data beside the project where it is.
+
+With --soak the tests of faults take their long forms, and what they count goes to results/reliability.json.
+"""
 
 import os
 import sys
@@ -9,12 +12,42 @@ import pytest
 from PIL import Image
 
 from fashion_vae import backbone, classifier, controls, ledger, models, vae
+from fashion_vae.store import machine, revision, to_json, write_whole
 
 ROOT = Path(__file__).parents[1]
 # the tests call nbdev, papermill and snakemake: those of this environment
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 CLOTHING = ROOT.parent / "shared" / "data" / "clothing"
 FASHION_MNIST = ROOT.parent / "shared" / "data" / "fashion-mnist"
+
+
+FIGURES = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the tests of faults, as often as is reported")
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = {}
+
+
+def pytest_sessionfinish(session):
+    found = session.config.stash[FIGURES]
+    if session.config.getoption("--soak") and found:
+        about = {"machine": machine(), "revision": revision(), "tests": found}
+        write_whole(ROOT / "results" / "reliability.json", to_json(about))
+
+
+@pytest.fixture
+def soak(request) -> bool:
+    return request.config.getoption("--soak")
+
+
+@pytest.fixture
+def figures(request) -> dict:
+    "What a test of faults counted, by what was done; for the table of the README."
+    return request.config.stash[FIGURES]
 
 
 @pytest.fixture

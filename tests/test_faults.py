@@ -1,0 +1,244 @@
+"What is kept survives kills, races, full disks and flipped bits. Long forms: make soak."
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fashion_vae import data, photos, store
+from fashion_vae.backbone import Resume
+from fashion_vae.models import load_model, model_folder, save_model
+from fashion_vae.store import BadInput, Point, stage, write_whole
+
+ROOT = Path(__file__).parents[1]
+FORK = multiprocessing.get_context("fork")
+
+
+def build(_):
+    time.sleep(0.05)
+    with open(os.environ["BUILT"], "a") as f:
+        f.write("once ")
+    return {"x": np.arange(20_000.0)}, {"made": 1}
+
+
+def ask(folder: Path, barrier, rounds: int, locks: bool, failed) -> None:
+    if not locks:
+        store.FileLock = lambda _: nullcontext()
+    warnings.simplefilter("error")  # one that says "damaged" would be a failure, too
+    for n in range(rounds):
+        barrier.wait(60)
+        try:
+            arrays, _ = stage("toy", {"round": n}, build, folder)
+            assert np.array_equal(arrays["x"], np.arange(20_000.0))
+        except Exception as e:
+            failed.put(f"round {n}: {e!r}")
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
+def test_eight_that_ask_at_once_get_one_whole_file(tmp_path, monkeypatch, figures, locks, rounds=20):
+    monkeypatch.setenv("BUILT", str(tmp_path / "built"))
+    barrier, failed, folder = FORK.Barrier(8), FORK.Queue(), tmp_path / "stages"
+    them = [FORK.Process(target=ask, args=(folder, barrier, rounds, locks, failed)) for _ in range(8)]
+    for one in them:
+        one.start()
+    for one in them:
+        one.join()
+    assert failed.empty(), failed.get()
+    files = sorted(p.name for p in folder.iterdir())
+    assert sum(name.endswith(".safetensors") for name in files) == rounds
+    assert not [name for name in files if name.startswith(".")]
+    built = (tmp_path / "built").read_text().count("once")
+    assert built == rounds or not locks
+    figures[f"8 processes ask for one stage at once, {'locks' if locks else 'locks turned off'}"] = {
+        "tried": rounds, "held": rounds, "note": f"one valid file each; built {built} times",
+    }  # fmt: skip
+
+
+# A full disk is told from a limit on a file's size by its message alone
+
+
+def within(limit: int, code: str, *args) -> subprocess.CompletedProcess:
+    def shrink():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.run(command, preexec_fn=shrink, capture_output=True, text=True, cwd=ROOT)
+
+
+WRITES = {
+    "a stage": "stage('toy', {}, lambda _: ({'x': np.zeros(200_000)}, {}), where / 'stages')",
+    "features": "paged((200_000, 2), where)",
+    "a file": "write_whole(where / 'row.json', bytes(2_000_000))",
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_a_full_disk_is_named_and_older_files_stay(tmp_path, what):
+    write_whole(tmp_path / "row.json", b"old")
+    code = (
+        "import sys; from pathlib import Path; import numpy as np;"
+        "from fashion_vae.store import paged, stage, write_whole;"
+        f"where = Path(sys.argv[1]); {WRITES[what]}"
+    )
+    done = within(500_000, code, tmp_path)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "cannot be written" in last and "too large" in last
+    left = {p.name for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    assert left == {"row.json"} and (tmp_path / "row.json").read_bytes() == b"old"
+    stage("toy", {}, lambda _: ({"x": np.zeros(200_000)}, {}), tmp_path / "stages")  # with room it is made
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from fashion_vae.store import replacing\n"
+        "with replacing(Path(sys.argv[1])) as beside:\n"
+        "    beside.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "row.json"], cwd=ROOT)
+    assert [p.name[:9] for p in tmp_path.iterdir()] == [".row.json"]
+    write_whole(tmp_path / "row.json", b"whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["row.json"]
+
+
+# One bit, in every kind of file that is read again
+
+
+def the_same(_):
+    return {"x": np.arange(500.0)}, {"made": 0.5}
+
+
+def a_stage(folder: Path):
+    def use():
+        arrays, record = stage("toy", {"a": 1.5}, the_same, folder)
+        assert np.array_equal(arrays["x"], np.arange(500.0)) and record["made"] == 0.5
+
+    use()
+    return [*folder.glob("*.safetensors"), *folder.glob("*.json")], use
+
+
+def an_unfinished_training(folder: Path):
+    net, file = torch.nn.Linear(3, 2), folder / "toy.partial"
+    Resume(file).save({"net": net}, ([], None, 0.0))
+
+    def use():
+        if Resume(file).load({"net": net}) is None:
+            raise BadInput("begins again")
+
+    return [file], use
+
+
+def kept_photographs(folder: Path):
+    for i in range(6):
+        (folder / "photos" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(folder / "photos" / f"{i % 2}" / f"{i}.png")
+    listed = photos.listing("folder", str(folder / "photos"), "")
+
+    def use():
+        photos.kept_scan(folder / "photos", listed, 8, folder / "kept")
+
+    use()
+    return [folder / "kept" / name for name in ("pixels.npy", "manifest.csv", "scan.json")], use
+
+
+def a_model(folder: Path):
+    point = Point(n_f=5, runs=str(folder / "runs"))
+    net = {f"net.{n}": w.numpy() for n, w in torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict().items()}
+    net["net.1.weight"], net["net.1.bias"] = np.ones((2, 2), np.float32), np.zeros(2, np.float32)
+    row = {"arm": "plain", "classes": ["a", "b"], "minority_classes": ["b"], "confusion": {}}
+    row |= point.model_dump(include={"dataset", "backbone", "weights", "n_f", "draw", "seed"})
+    at = save_model(model_folder(point, "plain"), point, [row | {"versions": {}}], net)
+
+    def use():
+        try:
+            load_model(at)
+        except BadInput as e:  # the toy's network is none, which is found only after the digest
+            if "state_dict" not in str(e):
+                raise
+
+    return [at / "model.safetensors", at / "model.json"], use
+
+
+def the_pictures(folder: Path, monkeypatch):
+    file = folder / "fashion_mnist_lt.npz"
+    write_whole(file, (ROOT / "fashion_vae" / file.name).read_bytes())
+    monkeypatch.setattr(data, "files", lambda package: folder)
+    return [file], data.load_embedded
+
+
+KINDS = {
+    "a kept stage": a_stage,
+    "an unfinished training": an_unfinished_training,
+    "kept photographs": kept_photographs,
+    "a saved model": a_model,
+    "the embedded pictures": the_pictures,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_found(tmp_path, monkeypatch, soak, figures, kind):
+    "The file is refused, or is again what it was."
+    files, use = KINDS[kind](*((tmp_path, monkeypatch) if kind == "the embedded pictures" else (tmp_path,)))
+    rng, tried = np.random.default_rng(0), 40 if soak else 5
+    for file in files:
+        whole = file.read_bytes()
+        for place in rng.integers(0, len(whole), tried):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << rng.integers(8)
+            file.write_bytes(flipped)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    use()
+                    assert file.read_bytes() == whole, f"{file.name}, byte {place}"
+                except BadInput:
+                    file.write_bytes(whole)
+    n, kinds = tried * len(files), ", ".join(f.suffix[1:] for f in files)
+    figures[f"one bit flipped in {kind}"] = {"tried": n, "held": n, "note": kinds}
+
+
+# The same rows wherever and however it is run
+
+RUN = """
+import os, sys
+cores = int(sys.argv[3])
+os.cpu_count = lambda: cores  # threads that decode photographs
+from fashion_vae.controls import controls
+from fashion_vae.store import Point, to_json
+point = Point(dataset="folder", root=sys.argv[1], backbone="resnet-small", side=28, n_f=5, minority=1,
+              runs=sys.argv[2])
+sys.stdout.buffer.write(b"".join(map(to_json, controls(point, ["plain", "crt30", "vae30", "la"]))))
+"""
+
+
+def test_rows_do_not_depend_on_where_and_how_they_are_made(tmp_path, photographs, figures):
+    here = os.environ | {"PYTHONPATH": str(ROOT)}
+    (tmp_path / "elsewhere").mkdir()
+    ways = [
+        (here | {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8"}, ROOT, "1"),
+        (here | {"PYTHONHASHSEED": "2", "LC_ALL": "C", "TZ": "Asia/Seoul"}, tmp_path / "elsewhere", "7"),
+    ]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, photographs, tmp_path / f"runs{i}", cores],
+            env=env, cwd=folder, stdout=subprocess.PIPE,
+        )
+        for i, (env, folder, cores) in enumerate(ways)
+    ]  # fmt: skip
+    rows = [run.communicate()[0] for run in runs]
+    assert rows[0] and rows[0] == rows[1]
+    assert {json.loads(row)["threads"] for row in rows[0].splitlines()} == {1}
+    what = "another hash seed, locale, time zone, working directory, number of decoding threads"
+    figures[what] = {"tried": 1, "held": 1, "note": "same rows to the byte"}
