@@ -43,7 +43,6 @@ soak: .venv/installed
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
-	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
 
 lab: .venv/installed
 	jupyter lab nbs

@@ -21,5 +21,5 @@ setup(
     packages=["fashion_vae"],
     package_data={"fashion_vae": ["*.npz", "*.txt"]},
     install_requires=project["requirements"].split(),
-    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "controls", "dev")},
+    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "controls", "slurm", "dev")},
 )
