@@ -1,7 +1,7 @@
 """on_gpu.py N COMMAND …: run a command on N GPUs that no other of these commands holds.
 
-Snakemake counts GPUs but hands out no ids. Each is a file that the command keeps locked, until it ends however
-it does. Without a GPU, and under SLURM, which has ids of its own, the command runs at once.
+Snakemake counts GPUs but hands out no ids. Each is a file that the command keeps locked until it ends,
+however it does. Without a GPU, and under SLURM, which has ids of its own, the command runs at once.
 """
 
 import os
