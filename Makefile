@@ -37,12 +37,14 @@ test: .venv/installed
 
 # Kills, races, full disks and flipped bits as often as the README's table says: a quarter of an hour
 soak: .venv/installed
-	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py
+	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py tests/test_grid.py
+	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
 
 # Every stage beside what people would use instead, on this machine, which should have nothing else to do: an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
+	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
 
 lab: .venv/installed
 	jupyter lab nbs
@@ -59,7 +61,7 @@ notebooks: .venv/installed
 
 # New versions of everything, with hashes; needs uv
 lock:
-	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra dev setup.py -o requirements.lock
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra slurm --extra dev setup.py -o requirements.lock
 
 .venv/installed: requirements.lock settings.ini setup.py
 	$(PYTHON) -m venv .venv

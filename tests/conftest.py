@@ -4,6 +4,8 @@ With --soak the tests of faults take their long forms, and what they count goes 
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,3 +97,56 @@ def clothing() -> Path:
     if not CLOTHING.is_dir():
         pytest.skip("the clothing photographs are not beside the project")
     return CLOTHING
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    "This project as it stands, without what it has made."
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        if (ROOT / name).is_file() and not name.startswith(("figures/", "results/")):
+            (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "clone" / name)
+    return tmp_path / "clone"
+
+
+class Grid:
+    "Notebooks at one point on 69 pictures, or at more of them, as Snakemake runs them."
+
+    def __init__(self, clone: Path, photographs: Path):
+        self.clone, self.until, self.profile = clone, "rows", "local"
+        self.given = {"dataset": "folder", "root": photographs, "backbone": "resnet-small", "weights": "none"}
+        self.given |= {"side": 28, "minority": 1, "draws": 1}
+        self.flags, self.env = ["--cores", "2"], {}
+
+    def start(self) -> subprocess.Popen:
+        command = ["snakemake", "--profile", f"workflow/profiles/{self.profile}", "--until", self.until]
+        command += [*self.flags, "--config", *[f"{k}={v}" for k, v in self.given.items()]]
+        env = os.environ | {"PYTHONPATH": f"{self.clone / 'workflow'}{os.pathsep}{self.clone}"} | self.env
+        with open(self.clone / "log", "w") as log:
+            return subprocess.Popen(
+                command, cwd=self.clone, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def rows(self) -> dict[str, bytes]:
+        "By file, as they lie and as they are gathered."
+        files = [*self.clone.glob("runs/rows/**/*.json"), *self.clone.glob("runs/grid/*/rows.jsonl")]
+        return {p.name: p.read_bytes() for p in files if not p.name.endswith(".run.json")}
+
+    def finish(self) -> dict[str, bytes]:
+        assert self.start().wait() == 0, (self.clone / "log").read_text()[-3000:]
+        return self.rows()
+
+    def stages(self) -> dict[Path, int]:  # those that are whole, and when they were written
+        notes = self.clone.glob("runs/stages/*/*.json")
+        return {n: n.stat().st_mtime_ns for n in notes if n.with_suffix(".safetensors").exists()}
+
+    def forget(self) -> None:
+        for made in ("runs", ".snakemake", "results", "figures"):
+            shutil.rmtree(self.clone / made, ignore_errors=True)
+
+
+@pytest.fixture
+def small_grid(clone, photographs) -> Grid:
+    return Grid(clone, photographs)

@@ -18,9 +18,11 @@ import torch
 from PIL import Image
 
 from fashion_vae import data, photos, store
-from fashion_vae.backbone import Resume
+from fashion_vae.backbone import Resume, fit, shot_for
+from fashion_vae.controls import controls
 from fashion_vae.models import load_model, model_folder, save_model
 from fashion_vae.store import BadInput, Point, stage, write_whole
+from fashion_vae.vae import VaeConfig, train_vae
 
 ROOT = Path(__file__).parents[1]
 FORK = multiprocessing.get_context("fork")
@@ -111,6 +113,115 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
     assert [p.name[:9] for p in tmp_path.iterdir()] == [".row.json"]
     write_whole(tmp_path / "row.json", b"whole")
     assert [p.name for p in tmp_path.iterdir()] == ["row.json"]
+
+
+# Folders that may only be read
+
+ROOTLESS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]  # else root may write all of them
+
+
+def may_only_be_read(folder: Path) -> dict[str, bytes]:  # its files
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def restricted(*command, **env) -> subprocess.CompletedProcess:
+    prefix = ROOTLESS if os.getuid() == 0 else []
+    return subprocess.run([*prefix, *map(str, command)], env=os.environ | env, capture_output=True, text=True)
+
+
+def test_photographs_that_may_only_be_read_are_enough(tmp_path):
+    for i in range(6):
+        (tmp_path / "photos" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(tmp_path / "photos" / f"{i % 2}" / f"{i}.png")
+    before = may_only_be_read(tmp_path / "photos")
+    code = (
+        "import sys; from pathlib import Path; from fashion_vae import photos; at = sys.argv[1];"
+        "photos.kept_scan(Path(at), photos.listing('folder', at, ''), 8, Path(sys.argv[2]))"
+    )
+    done = restricted(
+        sys.executable, "-c", code, tmp_path / "photos", tmp_path / "kept", PYTHONPATH=str(ROOT)
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept" / "pixels.npy").exists()
+    assert may_only_be_read(tmp_path / "photos") == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "papermill --no-progress-bar nbs/03_classifier.ipynb {out} -p n_f 5",
+        "snakemake --profile workflow/profiles/local --cores 1",
+    ],
+    ids=["papermill", "grid"],
+)
+def test_a_clone_that_may_only_be_read_says_so(clone, tmp_path, monkeypatch, command):
+    before = may_only_be_read(clone)
+    monkeypatch.chdir(clone)
+    path = f"{clone / 'workflow'}{os.pathsep}{clone}"
+    done = restricted(*command.format(out=tmp_path / "out.ipynb").split(), PYTHONPATH=path)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode and "cannot be written" in lines[-1], done.stderr[-2000:]
+    assert may_only_be_read(clone) == before
+
+
+# Numbers that go astray
+
+
+def test_the_best_epoch_before_a_loss_went_astray_is_kept(tmp_path):
+    net = torch.nn.Linear(2, 1)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    best, measures = [], {1: 0.5, 2: 0.9, 3: 0.1}
+
+    def loss(i, epoch):
+        return {"loss": net(torch.ones(1, 2)).square().sum() * (float("nan") if epoch == 4 else 1)}
+
+    def validate(epoch):
+        if epoch == 2:
+            best.append({name: w.clone() for name, w in net.state_dict().items()})
+        return {"acc": measures[epoch]}
+
+    with pytest.raises(FloatingPointError, match=r"toy: not finite in epoch 4, batch 1 .*learning rate"):
+        fit(net, loss, lambda: torch.arange(4), validate, optimiser, 9, 2, best="acc", name="toy",
+            resume=Resume(tmp_path / "toy"))  # fmt: skip
+    history, kept, top = Resume(tmp_path / "toy").load({"net": net, "optimiser": optimiser})
+    assert len(history) == 3 and top == 0.9
+    assert all(torch.equal(w, kept[name]) for name, w in best[0].items())
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_a_rate_that_is_far_too_high_ends_with_its_cause_or_with_numbers(lr):
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    config = VaeConfig(hidden=8, latents=2, epochs=3, batch=16, lr=lr)
+    try:
+        history = train_vae(x, x, config, 0)[1]
+    except FloatingPointError as e:
+        assert "not finite in epoch" in str(e) and "learning rate" in str(e)
+    else:
+        assert lr == 1e6 and np.isfinite([list(h.values()) for h in history]).all()
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it():
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    one, other = (
+        train_vae(x, x, VaeConfig(hidden=8, latents=2, epochs=3, batch=b), 0)[1] for b in (64, 5000)
+    )
+    assert one == other
+
+
+def test_constant_features_are_no_reason_to_stop():
+    x = torch.full((64, 6), 3.0)
+    vae, history = train_vae(x, x, VaeConfig(hidden=8, latents=2, epochs=3, batch=16), 0)
+    assert vae.scale(x).abs().max() == 0 and np.isfinite(history[-1]["val_loss"])
+
+
+def test_a_class_of_one_image_is_trained_on(tmp_path, photographs, quick):
+    given = {"dataset": "folder", "root": str(photographs), "backbone": "resnet-small", "side": 28}
+    point = Point(**given, n_f=1, minority=1, runs=str(tmp_path))
+    shot = shot_for(point)
+    assert np.bincount(shot.data.labels[shot.train]).min() == 1
+    assert {"plain", "vae30", "la"} <= {row["arm"] for row in controls(point, ["plain", "vae30", "la"])}
 
 
 # One bit, in every kind of file that is read again

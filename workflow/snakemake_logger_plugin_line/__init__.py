@@ -1,6 +1,10 @@
-"One progress line for Snakemake: what is done, runs, is left; and the last words of a failed job."
+"""One progress line for Snakemake: what is done, runs, is left; and the last words of a failed job.
+
+Of a dry run: how many jobs of each rule would run, and about how long.
+"""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from threading import Event, Thread
 
@@ -20,10 +24,14 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.bar, self.running, self.closed = None, {}, Event()
+        self.jobs, self.core_seconds, self.unknown = Counter(), 0, set()  # of a dry run
+        self.told = False
 
     def emit(self, record) -> None:
         event = getattr(record, "event", None)
-        if event == LogEvent.RUN_INFO and self.bar is None:
+        if self.common_settings.dryrun:
+            self.plan(record, event)
+        elif event == LogEvent.RUN_INFO and self.bar is None:
             self.bar = tqdm(total=record.stats["total"], bar_format=FORM, file=sys.stderr, dynamic_ncols=True)
             if sys.stderr.isatty():
                 Thread(target=self.tick, daemon=True).start()
@@ -40,6 +48,23 @@ class LogHandler(LogHandlerBase):
             tqdm.write(record.getMessage(), file=sys.stderr)
         if self.bar is not None:
             self.bar.set_description_str(", ".join(self.running.values()), refresh=sys.stderr.isatty())
+
+    def plan(self, record, event) -> None:
+        if event == LogEvent.JOB_INFO and record.rule_name != "all":
+            self.jobs[record.rule_name] += 1
+            if took := record.resources.get("seconds"):
+                self.core_seconds += took * record.threads
+            else:
+                self.unknown.add(record.rule_name)
+        elif record.levelname in ("ERROR", "CRITICAL"):
+            print(record.getMessage(), file=sys.stderr)
+
+    def tell_plan(self) -> None:
+        jobs = ", ".join(f"{n} {rule}" for rule, n in self.jobs.most_common())
+        print(f"would run: {jobs or 'nothing'}", file=sys.stderr)
+        if self.core_seconds:
+            took = f"about {self.core_seconds / 60:.0f} core-minutes, as it took before (results/)"
+            print(took + "".join(f", {rule} not counted" for rule in sorted(self.unknown)), file=sys.stderr)
 
     def tell_failure(self, record) -> None:
         for log in map(Path, record.log):
@@ -59,6 +84,9 @@ class LogHandler(LogHandlerBase):
 
     def close(self) -> None:
         self.closed.set()
+        if self.common_settings.dryrun and not self.told:
+            self.told = True
+            self.tell_plan()
         if self.bar is not None:
             self.bar.close()
         super().close()
