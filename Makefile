@@ -35,7 +35,7 @@ test: .venv/installed
 	pytest -q
 	nbdev_test --timing
 
-# Kills, races, full disks and flipped bits as often as the README's table says: a quarter of an hour
+# Kills, races, flipped bits, a thousand points and SLURM, as the README has them: a quarter of an hour
 soak: .venv/installed
 	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py tests/test_grid.py
 	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
