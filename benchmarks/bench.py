@@ -56,6 +56,8 @@ class Work:
     steps: int = 0  # of ours, for the roofline
     images: int = 0  # that a step takes
     step: Callable | None = None  # one of them: its FLOPs are counted
+    check: Callable | None = None  # a validation, in float32: so are its FLOPs
+    checks: int = 0  # of ours
     moved: float = 0.0  # bytes that a step must move at least
     profiled: Callable[[int], float] | None = None  # less of ours, where all of it would fill memory
 
@@ -115,16 +117,21 @@ def compare(work: Work, theirs: Callable = once, profile: Callable | None = None
     said = {"row": work.row, "says": work.says, "against": work.against, "least": work.least}
     said |= {"seconds": seconds, "quality": {"what": work.quality, **found}, "equal": equal}
     if work.step:
-        with FlopCounterMode(display=False) as counter:
-            work.step()
         said["roofline"] = {
             "images": work.images,
-            "flops": counter.get_total_flops(),
+            "flops": flops(work.step),
+            "flops_fp32": flops(work.check) * work.checks / work.steps if work.check else 0.0,
             "bytes": work.moved,
             "seconds": float(np.median(seconds["ours"])) / work.steps,
         }
         said["profile"] = (profile or profile_of)(work)
     return said
+
+
+def flops(run: Callable) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 OPERATIONS = {  # what the names of PyTorch's operations begin with
@@ -223,7 +230,7 @@ def their_vae(seed: int, how: Callable, config: V.VaeConfig) -> float:
 
 
 def vae_work(row: int, name: str, how: Callable, batch: int, least: float, rounds: int = 3) -> Work:
-    config, x = vae_config(batch, epochs=10), problem()["x"]["train"]
+    config, x, x_val = vae_config(batch, epochs=10), *(problem()["x"][p] for p in ("train", "val"))
     net = V.BetaVAE(WIDTH, config).to(DEVICE)
     weights = sum(p.numel() for p in net.parameters())
 
@@ -231,10 +238,15 @@ def vae_work(row: int, name: str, how: Callable, batch: int, least: float, round
         g = torch.Generator(DEVICE)
         V.loss_terms(net, x[:batch], x[:batch, :0], BETA, g)["loss"].backward()
 
+    def check():
+        with torch.no_grad():
+            V.loss_terms(net, x_val, x_val[:, :0], BETA, torch.Generator(DEVICE))
+
     return Work(
         row, f"VAE, batch {batch}, 10 of its 100 epochs", name, least,
         partial(our_vae, config=config), partial(their_vae, how=how, config=config),
         "validation loss", rounds=rounds, steps=10 * -(-len(x) // batch), images=batch, step=step,
+        check=check, checks=10,
         moved=7 * 4 * weights,  # Adam reads weight, gradient and two moments, and writes three of them
     )  # fmt: skip
 

@@ -102,7 +102,8 @@ SPENT = ("products", "optimiser", "copies and casts", "other")
 def share(part: dict) -> dict[str, float]:  # of FLOPs and bytes, and the larger
     "What a part of make bench reaches of its machine."
     of, peaks = part["found"]["roofline"], part["peaks"]
-    by = {"FLOPs": of["flops"] / peaks[part["precision"]], "bytes": of["bytes"] / peaks["bytes"]}
+    by = {"FLOPs": of["flops"] / peaks[part["precision"]] + of["flops_fp32"] / peaks["fp32"]}
+    by["bytes"] = of["bytes"] / peaks["bytes"]
     found = {name: seconds / of["seconds"] for name, seconds in by.items()}
     return found | {"reached": max(found.values())}
 
