@@ -415,6 +415,7 @@ def tuning_work(folder: Path, name: str, n: int, epochs: int, says: str) -> Work
     return Work(
         6, f"fine-tuning, {says}", "ImageFolder, DataLoader, float32", 2, ours, theirs,
         "training loss", worse=0.25 if epochs == 1 else 0.1, steps=epochs * n // 4, images=4, step=step,
+        rounds=5,
     )  # fmt: skip
 
 
