@@ -40,7 +40,7 @@ soak: .venv/installed
 	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py tests/test_grid.py
 	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
 
-# Every stage beside what people would use instead, on this machine, which should have nothing else to do: an hour
+# Every stage beside what people would use instead, on this machine, which should have nothing else to do: half an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
