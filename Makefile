@@ -1,53 +1,69 @@
-# make paper: everything, from images to Table 2; make test: every check; make lab: the notebooks
-# make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]: on photographs
-PYTHON ?= python3.11
-CORES ?= all
-# as typed after make, not what the environment happens to call ROOT
+# make paper: all experiments and Table 2; make test: all tests; make lab: the notebooks
+# On photographs: make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]
+# What is typed after make reaches a shell only through the environment.
+export PYTHON ?= python3.11
+export CORES ?= all
+# only what is typed after make: the environment may use a name like ROOT for something else
 typed = $(if $(findstring command,$(origin $1)),$($1))
 export FASHION_VAE_DATA := $(call typed,DATA)
 export FASHION_VAE_ROOT := $(call typed,ROOT)
 export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
+export ARGS := $(call typed,ARGS)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-OWN = FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
-SNAKEMAKE = PYTHONPATH=workflow snakemake --profile workflow/profiles/local --cores $(CORES)
+SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
+EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
+CLOTHING = $(EMBEDDED) FASHION_VAE_DATA=clothing
+ROWS = $(if $(RERUN),runs/report,results)
 
-.PHONY: paper evidence test soak bench lab sync notebooks lock
+.PHONY: paper studies publish test soak bench lab sync notebooks lock
 
+# All experiments, then Table 2 and whether the published rows were reproduced
 paper: .venv/installed
 	@$(SNAKEMAKE)
-	@python workflow/show.py
+	@python workflow/grid.py
 
-# What part of the gain is the VAE: verdicts and figures from the committed rows; RERUN=1 makes the rows again
-evidence: .venv/installed
+# Which part of the gain is the VAE's: tables and figures from the published rows; RERUN=1 makes the rows again
+studies: .venv/installed
 ifdef RERUN
-	@$(OWN) FASHION_VAE_DATA= FASHION_VAE_ROOT= $(SNAKEMAKE) evidence --config draws=10 seeds=2
-	@$(OWN) FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=3 seeds=1
-	@$(OWN) FASHION_VAE_DATA=clothing $(SNAKEMAKE) evidence --config draws=10 seeds=3 features=frozen
+	@$(EMBEDDED) $(SNAKEMAKE) studies --config draws=10 seeds=2
+	@$(CLOTHING) $(SNAKEMAKE) studies --config draws=3 seeds=1
+	@$(CLOTHING) $(SNAKEMAKE) studies --config draws=10 seeds=3 features=imagenet
 endif
-	@for of in $$(cd results && ls -d */ | tr -d /); do test ! -e results/$$of/evidence.jsonl.gz || \
-	  papermill --no-progress-bar nbs/11_evidence.ipynb runs/evidence-$$of.ipynb -p dataset $$of > /dev/null || exit 1; done
+	@for file in $(ROWS)/*/studies.jsonl.gz; do \
+	  name=$$(basename "$$(dirname "$$file")"); \
+	  for notebook in 14_statistics 16_comparison; do \
+	    papermill --no-progress-bar nbs/study/$$notebook.ipynb "runs/$$notebook-$$name.ipynb" \
+	      -r dataset "$$name" -r rows $(ROWS) -r out runs/report > "runs/$$notebook-$$name.log" 2>&1 || \
+	      { tail -n 1 "runs/$$notebook-$$name.log"; exit 1; }; \
+	  done; \
+	  cat "runs/report/$$name/claims.md"; \
+	done
+
+# The report of a run becomes the published one: results/, figures/ and the tables in the texts
+publish: .venv/installed
+	@python tools/publish.py
 
 test: .venv/installed
 	python tests/in_sync.py
 	ruff check
-	pytest -q
+	pytest -q -n 2 --dist worksteal
 	nbdev_test --timing
 
-# Kills, races, flipped bits, a thousand points and SLURM, as the README has them: a quarter of an hour
+# Kills, races, flipped bits, a thousand runs and SLURM, as docs/reliability.md has them: a quarter of an hour
 soak: .venv/installed
-	pytest -q --soak tests/test_faults.py tests/test_kills.py tests/test_ranks.py tests/test_grid.py
-	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
+	pytest -q --soak tests/reliability tests/workflow
+	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb > /dev/null
 
-# Every stage beside what people would use instead, on this machine, which should have nothing else to do: half an hour
+# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: half an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
-	papermill --no-progress-bar nbs/14_speed.ipynb runs/speed.ipynb > /dev/null
+	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb > /dev/null
 
 lab: .venv/installed
-	jupyter lab nbs
+	jupyter lab nbs/00_data.ipynb --config=tools/jupyter_server_config.py $$ARGS
 
 # After an edit: notebooks -> fashion_vae/, and notebooks cleaned
 sync: .venv/installed
@@ -56,7 +72,7 @@ sync: .venv/installed
 
 # The committed outputs: run every notebook where it stands, without progress bars
 notebooks: .venv/installed
-	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb
+	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb nbs/lib/*.ipynb nbs/study/*.ipynb
 	$(MAKE) sync
 
 # New versions of everything, with hashes; needs uv
@@ -64,7 +80,7 @@ lock:
 	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra slurm --extra dev setup.py -o requirements.lock
 
 .venv/installed: requirements.lock settings.ini setup.py
-	$(PYTHON) -m venv .venv
+	"$$PYTHON" -m venv .venv
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="])
@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    packages=["fashion_vae"],
+    packages=find_packages(include=["fashion_vae", "fashion_vae.*"]),
     package_data={"fashion_vae": ["*.npz", "*.txt"]},
     install_requires=project["requirements"].split(),
     extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "controls", "slurm", "dev")},

@@ -14,55 +14,60 @@ import torch
 from fashion_vae import backbone as B
 from fashion_vae import classifier as C
 from fashion_vae import vae as V
-from fashion_vae.data import PHASES, FewShot, Images
-from fashion_vae.store import Point
+from fashion_vae.data import PHASES, FewShotSplit, ImageData
+from fashion_vae.lib.arms import parse_arm
+from fashion_vae.lib.defaults import HEAD, VaeConfig, backbone_config
+from fashion_vae.lib.networks import make_backbone, predict_in_batches
+from fashion_vae.lib.training import Rng, pick_device, pick_precision, set_threads
+
+DEVICE = pick_device("auto")
+PRECISION = pick_precision("auto", DEVICE)
 
 
-def split(labels: np.ndarray, pixels: np.ndarray) -> FewShot:
-    "Fourteen classes, five of them rare; every image is trained on, the first thousand validate."
+def make_split(labels: np.ndarray, pixels: np.ndarray) -> FewShotSplit:
+    "Fourteen classes, five of them rare; every image is trained on, and the first thousand validate."
     names = tuple(f"class {c}" for c in range(14))
-    data = Images("synthetic", pixels, labels, labels, names, labels, "")
+    images = ImageData("synthetic", pixels, labels, labels, names, labels, "")
     every = np.arange(len(labels))
-    return FewShot(data, (9, 10, 11, 12, 13), every, every[:1000], every[:1000])
+    return FewShotSplit(images, (9, 10, 11, 12, 13), every, every[:1000], every[:1000])
 
 
-def frozen_of(n: int, width: int) -> C.Frozen:
+def feature_set(n: int, width: int) -> C.FeatureSet:
     labels, g = np.arange(n) % 14, torch.Generator().manual_seed(0)
     x, mu = torch.rand(n, width, generator=g), torch.randn(n, 128, generator=g)
-    shot = split(labels, np.zeros((n, 1, 1), np.uint8))
-    at = {p: torch.from_numpy(getattr(shot, p)) for p in PHASES}
+    split = make_split(labels, np.zeros((n, 1, 1), np.uint8))
+    at = {p: torch.from_numpy(getattr(split, p)) for p in PHASES}
     parts = [{p: v[i] for p, i in at.items()} for v in (x, mu, -mu)]
     y = {p: torch.from_numpy(labels)[i] for p, i in at.items()}
-    point = Point(dataset="fashionstyle14", n_f=50)
-    return C.Frozen(point, shot, {}, None, *parts, y=y, precision=B.precision_of(point))
+    return C.FeatureSet(split, *parts, y=y, rng=Rng((0, 0)), precision=PRECISION)
 
 
 def vae(n: int, width: int) -> float:
     x = torch.rand(n, width, generator=torch.Generator().manual_seed(0))
-    config = V.VaeConfig(hidden=min(1024, width // 2), epochs=1, precision=B.precision_of(Point()))
+    config = VaeConfig(hidden=min(1024, width // 2), epochs=1, precision=PRECISION)
     start = time.perf_counter()
-    V.train_vae(x, x[:1000], config, 0)
+    V.train_vae(x, x[:1000], config, Rng((0,)))
     return time.perf_counter() - start
 
 
 def heads(n: int = 5000, count: int = 9, draws: int = 1) -> float:
-    here = frozen_of(n, 512)
-    config = C.HEAD.model_copy(update={"epochs": 1, "factors": (1.0,) * count, "decays": (0.0,)})
+    features = feature_set(n, 512)
+    config = HEAD.model_copy(update={"epochs": 1, "factors": (1.0,) * count, "decays": (0.0,)})
     start = time.perf_counter()
     for draw in range(draws):
-        other = replace(here, point=here.point.model_copy(update={"draw": draw}))
-        C.train_heads(other, C.retraining(other, "vae", 1), config)
+        other = replace(features, rng=Rng((0, draw)))
+        C.train_heads(other, C.latent_head(None, other, parse_arm("vae1")), config)
     return time.perf_counter() - start
 
 
 def features(n: int) -> float:
     with TemporaryDirectory() as folder:
         pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(n, 28, 28))
-        config = B.backbone_config(Point())
-        net = B.make_backbone("resnet-small").to(memory_format=torch.channels_last)
-        shot = split(np.arange(n) % 14, pixels)
+        config = backbone_config("resnet-small", DEVICE, PRECISION)
+        net = make_backbone("resnet-small").to(DEVICE, memory_format=torch.channels_last)
+        split = make_split(np.arange(n) % 14, pixels)
         start = time.perf_counter()
-        B.forward(net, shot.data, shot.train, config)
+        predict_in_batches(net, pixels, split.train, config)
         return time.perf_counter() - start
 
 
@@ -71,11 +76,11 @@ def fashionstyle14() -> float:
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
         pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(12_959, 224, 224, 3))
-        config = B.backbone_config(Point(dataset="fashionstyle14")).model_copy(update={"epochs": 1})
-        shot = split(np.arange(12_959) % 14, pixels)
-        few = replace(shot, train=shot.train[:: len(shot.train) // 128][:128], val=shot.val[:64])
-        net, _ = B.fine_tune(B.make_backbone("resnet50"), few, 1, config, 0)
-        B.forward(net[0], few.data, few.val, config)
+        config = backbone_config("resnet50", DEVICE, PRECISION).model_copy(update={"epochs": 1})
+        split = make_split(np.arange(12_959) % 14, pixels)
+        few = replace(split, train=split.train[:: len(split.train) // 128][:128], val=split.val[:64])
+        net, _ = B.fine_tune(make_backbone("resnet50"), few, 1, config, Rng((0,)))
+        predict_in_batches(net[0], pixels, few.val, config)
     return time.perf_counter() - start + vae(7770, 2048) + heads(7770)
 
 
@@ -90,7 +95,7 @@ WHAT = {
 }
 
 if __name__ == "__main__":
-    B.settle(1)
+    set_threads(1)
     seconds = WHAT[sys.argv[1]](int(sys.argv[2]))
     # of this program alone: getrusage would begin with what the process that started it held
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]

@@ -1,4 +1,4 @@
-"What most people would write, or use, in the place of each stage: what the benchmark measures against."
+"The usual alternative to each stage: what most people would write or use. The benchmark compares with it."
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 
 
 class PlainVAE(nn.Module):
-    "The network of 02_vae with a module for each output."
+    "The network of 02_vae, with a module for each output."
 
     def __init__(self, width: int, hidden: int, latents: int):
         super().__init__()
@@ -53,7 +53,7 @@ def plain_vae(
     beta: float,
     seed: int,
 ) -> float:  # validation loss after the last epoch
-    "A DataLoader, float32, Adam as it comes."
+    "A DataLoader, float32, and Adam with its defaults."
     torch.manual_seed(seed)
     net = PlainVAE(x.shape[1], hidden, latents).to(x.device)
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
@@ -68,14 +68,14 @@ def plain_vae(
             loss.backward()
             optimiser.step()
             total += loss.item()
-        found = _vae_val_loss(net, x_val, beta)
-    return found
+        val_loss = _vae_val_loss(net, x_val, beta)
+    return val_loss
 
 
 def pythae_vae(
     x: Tensor, x_val: Tensor, hidden: int, latents: int, epochs: int, batch: int, beta: float, seed: int
 ) -> float:  # as plain_vae
-    "pythae's trainer. With D/2 times our beta its loss is D/2 times ours, which Adam does not see."
+    "pythae's trainer. With D/2 times our β its loss is D/2 times ours; Adam's steps ignore that factor."
     from pythae.data.datasets import BaseDataset
     from pythae.models import BetaVAE, BetaVAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -118,17 +118,17 @@ def pythae_vae(
 
 
 class Repeats(Dataset):
-    "Images with their repeats, each as [x; z] with a z of its own."
+    "Images with their repeats, each as [x; z] with its own z."
 
     def __init__(self, x: Tensor, mu: Tensor, logvar: Tensor, y: Tensor, order: Tensor):
-        self.x, self.mu, self.spread, self.y, self.order = x, mu, torch.exp(logvar / 2), y, order
+        self.x, self.mu, self.std, self.y, self.order = x, mu, torch.exp(logvar / 2), y, order
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         i = self.order[i]
-        z = self.mu[i] + self.spread[i] * torch.randn(self.mu.shape[1], device=self.mu.device)
+        z = self.mu[i] + self.std[i] * torch.randn(self.mu.shape[1], device=self.mu.device)
         return torch.cat([self.x[i], z]), self.y[i]
 
 
@@ -169,13 +169,13 @@ def sklearn_head(
     y_val: Tensor,
     decay: float,  # as in plain_head
 ) -> float:  # validation cross-entropy
-    "scikit-learn's logistic regression, to its own idea of convergence, on repeats laid out in memory."
+    "scikit-learn's logistic regression, to its own tolerance, on repeats that are stored in memory."
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
     x, y = (torch.stack(v).numpy() for v in zip(*train, strict=True))
-    found = LogisticRegression(C=1 / (decay * len(x)), max_iter=1000).fit(x, y)
-    return log_loss(y_val.numpy(), found.predict_proba(x_val.numpy()), labels=found.classes_)
+    model = LogisticRegression(C=1 / (decay * len(x)), max_iter=1000).fit(x, y)
+    return log_loss(y_val.numpy(), model.predict_proba(x_val.numpy()), labels=model.classes_)
 
 
 def folder_loader(
@@ -187,7 +187,7 @@ def folder_loader(
     workers: int,
     shuffle: bool = True,
 ) -> DataLoader:
-    "Images decoded and standardised at every use."
+    "Images that are decoded and standardised at every use."
     steps = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     if channels == 1:
         steps.insert(0, transforms.Grayscale())
@@ -205,16 +205,16 @@ def plain_fine_tuning(
     device: str,
 ) -> float:  # mean training loss of the last epoch
     "All weights by SGD, in float32."
-    whole = nn.Sequential(net, nn.Linear(width, classes)).to(device)
-    optimiser = torch.optim.SGD(whole.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    model = nn.Sequential(net, nn.Linear(width, classes)).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, lr, epochs * len(loader), pct_start=0.2, cycle_momentum=False
     )
-    whole.train()
+    model.train()
     for _ in range(epochs):
         total = 0.0
         for x, y in loader:
-            loss = F.cross_entropy(whole(x.to(device)), y.to(device))
+            loss = F.cross_entropy(model(x.to(device)), y.to(device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -1,4 +1,4 @@
-"""Shared by the tests: quick configurations, and the real data beside the project where it is.
+"""Shared by the tests: quick configurations, grids on few photographs, and the real data where they are.
 
 With --soak the tests of faults take their long forms, and what they count goes to results/reliability.json.
 """
@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_vae import backbone, classifier, controls, ledger, models, vae
-from fashion_vae.store import machine, revision, to_json, write_whole
+from fashion_vae import pipeline
+from fashion_vae.lib.files import atomic_write, to_json
+from fashion_vae.lib.records import machine, revision
 
 ROOT = Path(__file__).parents[1]
 # the tests call nbdev, papermill and snakemake: those of this environment
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-CLOTHING = ROOT.parent / "shared" / "data" / "clothing"
-FASHION_MNIST = ROOT.parent / "shared" / "data" / "fashion-mnist"
-
-
-FIGURES = pytest.StashKey[dict]()
+sys.path[:0] = [str(ROOT / folder) for folder in ("workflow", "tools", "tests")]
+DATA = ROOT.parent / "shared" / "data"
+COUNTS = pytest.StashKey[dict]()
 
 
 def pytest_addoption(parser):
@@ -31,14 +30,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.stash[FIGURES] = {}
+    config.stash[COUNTS] = {}
 
 
 def pytest_sessionfinish(session):
-    found = session.config.stash[FIGURES]
-    if session.config.getoption("--soak") and found:
-        about = {"machine": machine(), "revision": revision(), "tests": found}
-        write_whole(ROOT / "results" / "reliability.json", to_json(about))
+    counts = session.config.stash[COUNTS]
+    if session.config.getoption("--soak") and counts:
+        report = {"machine": machine(), "revision": revision(), "tests": counts}
+        atomic_write(ROOT / "results" / "reliability.json", to_json(report))
 
 
 @pytest.fixture
@@ -48,8 +47,8 @@ def soak(request) -> bool:
 
 @pytest.fixture
 def figures(request) -> dict:
-    "What a test of faults counted, by what was done; for the table of the README."
-    return request.config.stash[FIGURES]
+    "Counts of the tests of faults, by what was done; for the table of docs/reliability.md."
+    return request.config.stash[COUNTS]
 
 
 @pytest.fixture
@@ -60,16 +59,14 @@ def root() -> Path:
 @pytest.fixture
 def quick(monkeypatch):
     "One epoch of stage 1, two of stage 2, two of stage 3: the real code in seconds."
-    monkeypatch.setitem(classifier.HEAD.__dict__, "epochs", 2)  # the default of many arguments
-    for name, config in backbone.BACKBONES.items():
-        monkeypatch.setitem(backbone.BACKBONES, name, config.model_copy(update={"epochs": 1}))
-    config = vae.vae_config
 
-    def short(of):
-        return config(of).model_copy(update={"epochs": 2})
+    def shorten(name: str, epochs: int):
+        make = getattr(pipeline, name)
+        monkeypatch.setattr(pipeline, name, lambda *given: make(*given).model_copy(update={"epochs": epochs}))
 
-    for module in (vae, classifier, controls, ledger, models):
-        monkeypatch.setattr(module, "vae_config", short)
+    shorten("backbone_config", 1)
+    shorten("vae_config", 2)
+    monkeypatch.setattr(pipeline, "HEAD", pipeline.HEAD.model_copy(update={"epochs": 2}))
 
 
 @pytest.fixture(scope="session")
@@ -85,18 +82,20 @@ def photographs(tmp_path_factory) -> Path:
     return root
 
 
+def beside_the_project(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"shared/data/{name} is not beside the project")
+    return DATA / name
+
+
 @pytest.fixture
 def fashion_mnist() -> Path:
-    if not FASHION_MNIST.is_dir():
-        pytest.skip("Fashion-MNIST's own files are not beside the project")
-    return FASHION_MNIST
+    return beside_the_project("fashion-mnist")
 
 
 @pytest.fixture
 def clothing() -> Path:
-    if not CLOTHING.is_dir():
-        pytest.skip("the clothing photographs are not beside the project")
-    return CLOTHING
+    return beside_the_project("clothing")
 
 
 @pytest.fixture
@@ -111,42 +110,42 @@ def clone(tmp_path) -> Path:
     return tmp_path / "clone"
 
 
-class Grid:
-    "Notebooks at one point on 69 pictures, or at more of them, as Snakemake runs them."
+class SmallGrid:
+    "The real notebooks at one run on 69 pictures, or at more runs, as Snakemake runs them."
 
     def __init__(self, clone: Path, photographs: Path):
-        self.clone, self.until, self.profile = clone, "rows", "local"
-        self.given = {"dataset": "folder", "root": photographs, "backbone": "resnet-small", "weights": "none"}
-        self.given |= {"side": 28, "minority": 1, "draws": 1}
+        self.clone, self.until, self.profile = clone, "gather", "local"
+        self.config = {"dataset": "folder", "root": photographs, "minority": 1, "draws": 1}
+        self.config |= {"backbone": "resnet-small", "weights": "none", "side": 28}
         self.flags, self.env = ["--cores", "2"], {}
 
     def start(self) -> subprocess.Popen:
         command = ["snakemake", "--profile", f"workflow/profiles/{self.profile}", "--until", self.until]
-        command += [*self.flags, "--config", *[f"{k}={v}" for k, v in self.given.items()]]
-        env = os.environ | {"PYTHONPATH": f"{self.clone / 'workflow'}{os.pathsep}{self.clone}"} | self.env
+        command += [*self.flags, "--config", *[f"{k}={v}" for k, v in self.config.items()]]
+        env = os.environ | {"PYTHONPATH": str(self.clone)} | self.env
         with open(self.clone / "log", "w") as log:
             return subprocess.Popen(
                 command, cwd=self.clone, env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def rows(self) -> dict[str, bytes]:
-        "By file, as they lie and as they are gathered."
-        files = [*self.clone.glob("runs/rows/**/*.json"), *self.clone.glob("runs/grid/*/rows.jsonl")]
+        "By file: the rows of each run, and the gathered ones."
+        files = [*self.clone.glob("runs/rows/**/*.json"), *self.clone.glob("runs/report/*/rows.jsonl")]
         return {p.name: p.read_bytes() for p in files if not p.name.endswith(".run.json")}
 
     def finish(self) -> dict[str, bytes]:
         assert self.start().wait() == 0, (self.clone / "log").read_text()[-3000:]
         return self.rows()
 
-    def stages(self) -> dict[Path, int]:  # those that are whole, and when they were written
-        notes = self.clone.glob("runs/stages/*/*.json")
-        return {n: n.stat().st_mtime_ns for n in notes if n.with_suffix(".safetensors").exists()}
+    def stages(self) -> dict[Path, int]:  # those that are whole -> when they were written
+        records = self.clone.glob("runs/stages/*/*.json")
+        return {r: r.stat().st_mtime_ns for r in records if r.with_suffix(".safetensors").exists()}
 
     def forget(self) -> None:
-        for made in ("runs", ".snakemake", "results", "figures"):
+        for made in ("runs", ".snakemake"):
             shutil.rmtree(self.clone / made, ignore_errors=True)
 
 
 @pytest.fixture
-def small_grid(clone, photographs) -> Grid:
-    return Grid(clone, photographs)
+def small_grid(clone, photographs) -> SmallGrid:
+    return SmallGrid(clone, photographs)

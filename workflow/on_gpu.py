@@ -1,7 +1,7 @@
 """on_gpu.py N COMMAND …: run a command on N GPUs that no other of these commands holds.
 
-Snakemake counts GPUs but hands out no ids. Each is a file that the command keeps locked until it ends,
-however it does. Without a GPU, and under SLURM, which has ids of its own, the command runs at once.
+Snakemake counts GPUs but hands out no ids. So each GPU has a file, which the command keeps locked until it
+ends or is killed. Without a GPU the command runs at once. So it does under SLURM, which has ids of its own.
 """
 
 import os
@@ -14,7 +14,7 @@ from tempfile import gettempdir
 
 
 def gpus() -> list[str]:
-    "Their ids: those in CUDA_VISIBLE_DEVICES, else all of this machine."
+    "The ids in CUDA_VISIBLE_DEVICES, or else those of all GPUs of this machine."
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [i for i in given.split(",") if i]
     try:
@@ -26,9 +26,9 @@ def gpus() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def locked(ids: list[str], n: int, folder: Path) -> dict[str, int]:  # open files by id
-    "n of these GPUs, or none while there are fewer."
-    mine = {}
+def lock(ids: list[str], n: int, folder: Path) -> dict[str, int]:  # id -> open file
+    "Lock n of these GPUs; none if fewer are free."
+    held = {}
     for i in ids:
         file = os.open(folder / f"gpu-{i}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -36,10 +36,10 @@ def locked(ids: list[str], n: int, folder: Path) -> dict[str, int]:  # open file
         except BlockingIOError:
             os.close(file)
             continue
-        mine[i] = file
-        if len(mine) == n:
-            return mine
-    for file in mine.values():
+        held[i] = file
+        if len(held) == n:
+            return held
+    for file in held.values():
         os.close(file)
     return {}
 
@@ -51,11 +51,11 @@ def main(n: str, *command: str) -> None:
             sys.exit(f"nproc = {n}: this machine has {len(ids)} GPUs")
         folder = Path(gettempdir()) / f"fashion_vae-gpus-{os.getuid()}"
         folder.mkdir(exist_ok=True)
-        while not (mine := locked(ids, int(n), folder)):
+        while not (held := lock(ids, int(n), folder)):
             time.sleep(0.2)
-        for file in mine.values():
+        for file in held.values():
             os.set_inheritable(file, True)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
     os.execvp(command[0], command)
 
 

@@ -1,0 +1,154 @@
+"Parameters are checked before anything is trained, and name the run."
+
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from fashion_vae.lib import config
+from fashion_vae.lib.config import DataConfig, RunConfig, identity_fields, read_parameters, run_id
+from fashion_vae.lib.defaults import BACKBONES, backbone_config, oversampled_config, vae_config
+from fashion_vae.lib.files import InputError
+
+# what is refused
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2.5, "x", True])
+def test_an_n_f_that_is_no_number_of_images_is_refused(value):
+    with pytest.raises(InputError, match=r"^parameter n_f = .*: allowed is a whole number from 1"):
+        read_parameters({"n_f": value}, RunConfig)
+
+
+def test_no_n_f_is_refused_unless_the_protocol_is_natural():
+    with pytest.raises(InputError, match=r"^parameter n_f = None: allowed is a whole number from 1 on"):
+        read_parameters({"n_f": None}, RunConfig)
+    natural = read_parameters({"n_f": None, "dataset": "folder", "protocol": "natural"}, RunConfig)
+    assert natural.n_f is None
+
+
+@pytest.mark.parametrize(
+    "name,value,allowed",
+    [
+        ("minority", 0, "auto, or a whole number from 1"),
+        ("minority", "five", "auto, or a whole number from 1"),
+        ("side", 0, "auto, or a number of pixels"),
+        ("batch", 1, "auto, or a whole number from 2 on"),
+        ("draw", -1, "a whole number from 0 on"),
+        ("seed", 0.5, "a whole number from 0 on"),
+        ("threads", 0, "a whole number from 1 to the number of cores"),
+        ("threads", os.cpu_count() + 1, "a whole number from 1 to the number of cores"),
+        ("device", "gpu", "auto, cpu or cuda"),
+        ("precision", "bf16", "auto or fp32"),
+        ("protocol", "nat", r"gfsl \(the paper's\) or natural"),
+        ("features", "os", "plain, imagenet, os<k> or osbal"),
+        ("features", "os0", "plain, imagenet, os<k> or osbal"),
+        ("arms", "", "names of arms with blanks between them"),
+        ("nproc", 0, "a whole number from 1 on"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
+    with pytest.raises(InputError, match=rf"^parameter {name} = {value!r}: allowed is {allowed}"):
+        read_parameters({name: value}, RunConfig)
+
+
+@pytest.mark.parametrize(
+    "parameters,message",
+    [
+        ({"root": "photos"}, "root = 'photos': fashion-mnist-lt comes with the package"),
+        ({"csv": "labels.csv"}, "csv = 'labels.csv': fashion-mnist-lt comes with the package"),
+        ({"protocol": "natural"}, "protocol = 'natural': fashion-mnist-lt comes with the package"),
+        ({"dataset": "clothing", "csv": "a.csv"}, "csv = 'a.csv': clothing has its own lists"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_named(parameters, message):
+    with pytest.raises(InputError, match=f"^parameter {message}"):
+        read_parameters(parameters, DataConfig)
+
+
+def test_an_unknown_parameter_is_named():
+    cells = ["x = 1", "# Parameters\nnf = 30\n"]
+    with pytest.raises(InputError, match=r"^parameter name = 'nf': allowed are .*did you mean n_f\?"):
+        read_parameters({"n_f": 10, "In": cells, "other": 1}, DataConfig)
+    with pytest.raises(ValidationError, match="nf"):
+        DataConfig(nf=30)
+
+
+def test_names_that_are_no_parameters_are_ignored():
+    given = read_parameters({"n_f": 30, "In": ["# Parameters\nn_f = 30\n"], "other": 1}, DataConfig)
+    assert given == DataConfig(n_f=30)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().n_f = 30
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(InputError, match=r"backbone = 'resnet': allowed are resnet-small, resnet18, resnet50"):
+        backbone_config("resnet", "cpu", "fp32")
+
+
+# what is worked out
+
+
+def test_a_data_set_brings_its_own_backbone_and_weights():
+    chosen = {d: RunConfig(dataset=d) for d in ("fashion-mnist-lt", "fashionstyle14", "clothing")}
+    assert {d: (c.backbone, c.weights) for d, c in chosen.items()} == {
+        "fashion-mnist-lt": ("resnet-small", "none"),
+        "fashionstyle14": ("resnet50", "IMAGENET1K_V1"),
+        "clothing": ("tf_efficientnet_lite0", "imagenet"),
+    }
+    assert RunConfig(dataset="clothing", backbone="resnet18").weights == "IMAGENET1K_V1"
+    assert RunConfig(backbone="resnet18").side == 28
+
+
+def test_the_network_of_a_machine_takes_the_side_and_the_batch_that_were_typed():
+    own = backbone_config("tf_efficientnet_lite0", "cpu", "bf16")
+    assert (own.side, own.batch, own.epochs, own.precision) == (128, 32, 5, "fp32")
+    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).side == 96
+    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).batch == 16
+    on_gpu = backbone_config("tf_efficientnet_lite0", "cuda", "bf16")
+    assert (on_gpu.side, on_gpu.epochs, on_gpu.precision) == (224, 50, "bf16")
+
+
+def test_the_rate_for_repeats_is_that_of_the_next_larger_n_f():
+    base = BACKBONES["resnet-small"]
+    rates = {n_f: oversampled_config(base, "resnet-small", n_f).lr for n_f in (1, 5, 6, 30, 50, 400, None)}
+    assert rates == {1: 3.2, 5: 3.2, 6: 1.6, 30: 3.2, 50: 0.1, 400: 0.1, None: 0.1}
+    assert oversampled_config(base, "resnet18", 10) == base
+
+
+def test_the_hidden_layer_of_the_vae_follows_the_width_of_the_features():
+    assert [vae_config(width, "fp32").hidden for width in (128, 1280, 2048, 4096)] == [256, 640, 1024, 1024]
+
+
+# names
+
+
+def test_a_run_is_named_by_what_its_rows_depend_on():
+    assert run_id(RunConfig(n_f=30)) == "resnet-small-nf30-d0-s0-t1"
+    natural = RunConfig(protocol="natural", dataset="clothing", n_f=30, draw=2)
+    assert run_id(natural) == "tf_efficientnet_lite0-imagenet-d2-s0-t1"
+    more = RunConfig(dataset="clothing", side=96, minority=3, nproc=2, n_f=5, seed=1)
+    assert run_id(more) == "tf_efficientnet_lite0-imagenet-96px-m3-nf5-d0-s1-t1-p2"
+
+
+def test_paths_are_no_part_of_the_identity():
+    one = RunConfig(dataset="folder", root="a", runs="b", arms="vae30")
+    fields = identity_fields(one)
+    assert not {"root", "csv", "runs", "arms"} & set(fields)
+    assert fields["minority"] == "auto" and "nproc" not in fields
+    assert identity_fields(RunConfig(nproc=2))["nproc"] == 2
+    assert set(fields) | config.NOT_IDENTITY | {"nproc"} == set(RunConfig.model_fields)
+
+
+def test_two_folders_of_one_name_are_two_data_sets(tmp_path):
+    roots = [tmp_path / a / "my photos, 百" for a in "ab"]
+    names = [RunConfig(dataset="folder", root=str(r), protocol="natural").data_name for r in roots]
+    assert names[0] != names[1] and all(n.startswith("folder-my-photos-") for n in names)
+    assert all(n.endswith("-natural") and n.isascii() for n in names)
+
+
+def test_features_are_part_of_the_setting():
+    settings = [RunConfig(dataset="clothing", features=f).setting for f in ("plain", "imagenet", "os50")]
+    assert settings == ["clothing", "clothing-imagenet", "clothing-os50"]

@@ -1,0 +1,292 @@
+"Which files belong to which class: nothing leaves its folder, and every refusal names file and line."
+
+import io
+import os
+import shutil
+import stat
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fashion_vae.lib import listing
+from fashion_vae.lib.config import EMBEDDED
+from fashion_vae.lib.files import InputError
+
+
+def picture(seed: int = 0) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+# folders
+
+
+@pytest.mark.parametrize("root", ["", "nowhere", "/dev/null"])
+def test_a_missing_root(root):
+    with pytest.raises(InputError, match=r"parameter root = .*no such folder; expected is"):
+        listing.list_folder(root)
+    with pytest.raises(InputError, match=r"FashionStyle14 as published.*nothing else is needed"):
+        listing.list_fashionstyle14(root)
+
+
+def test_folders_that_cannot_be_classified(tmp_path):
+    write(tmp_path / "one" / "a.jpg", picture())
+    with pytest.raises(InputError, match="1 class folders; at least 2"):
+        listing.list_folder(str(tmp_path))
+    (tmp_path / "two").mkdir()
+    with pytest.raises(InputError, match="class folder 'two' holds no picture"):
+        listing.list_folder(str(tmp_path))
+
+
+def test_a_link_out_of_a_class_folder(tmp_path):
+    write(tmp_path / "secret.jpg", picture())
+    for label in ("coat", "skirt"):
+        write(tmp_path / "root" / label / "a.jpg", picture())
+    os.symlink(tmp_path / "secret.jpg", tmp_path / "root" / "coat" / "link.jpg")
+    with pytest.raises(InputError, match=r"coat: 'coat/link.jpg' leads out of root"):
+        listing.list_folder(str(tmp_path / "root"))
+
+
+def test_fashionstyle14_is_found_wherever_it_begins(tmp_path):
+    inner = tmp_path / "FashionStyle14_v1"
+    for s, style in enumerate(listing.STYLES):
+        for i in range(6):
+            write(inner / "dataset" / style / f"15.12.{i}_IMG_{s}-{i}-a copy 2é.JPG", b"")
+    for root in (tmp_path, inner, inner / "dataset"):
+        listed = listing.list_fashionstyle14(str(root))
+        assert len(listed) == 84 and all((root / file).is_file() for file in listed["file"])
+    shutil.rmtree(inner / "dataset" / "gal")
+    with pytest.raises(InputError, match="no dataset/ with the 14 styles; expected is FashionStyle14"):
+        listing.list_fashionstyle14(str(tmp_path))
+
+
+# tables
+
+
+def table(root: Path, text: bytes) -> Path:
+    write(root / "a b.jpg", picture())
+    write(root / "labels.csv", text)
+    return root
+
+
+def test_a_table_with_bom_and_crlf(tmp_path):
+    table(tmp_path, "\ufeffimage,label\r\na b.jpg,coat\r\n".encode())
+    assert listing.list_csv(str(tmp_path), "labels.csv").to_numpy().tolist() == [["a b.jpg", "coat"]]
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        (b"file,label\na b.jpg,coat\n", "labels.csv: no column 'image'; it has file, label"),
+        (b"", "labels.csv: no column 'image'; it has none"),
+        (b"image,label\na b.jpg,\n", "labels.csv, line 2: image or label is empty"),
+        (
+            b"image,label\na b.jpg,coat\na b.jpg,hat\n",
+            "labels.csv, line 3: 'a b.jpg' is 'hat' here and 'coat' above",
+        ),
+        (b"image,label\n\xe9.jpg,coat\n", "labels.csv: byte 12 is not UTF-8"),
+        (b"image,label\na b.jpg,coat\n../x.jpg,coat\n", "labels.csv, line 3: '../x.jpg' leads out of"),
+        (b"image,label\n/etc/passwd,coat\n", "labels.csv, line 2: '/etc/passwd' leads out of"),
+    ],
+)
+def test_a_table_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        listing.list_csv(str(table(tmp_path / "root", text)), "labels.csv")
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"parameter csv = 'no.csv': no such file"):
+        listing.list_csv(str(tmp_path), "no.csv")
+
+
+def test_a_table_that_lists_nothing(tmp_path):
+    table(tmp_path / "root", b"image,label\n")
+    with pytest.raises(InputError, match="nothing is listed"):
+        listing.list_images("folder", str(tmp_path / "root"), "labels.csv")
+
+
+def test_a_picture_listed_twice_counts_once(tmp_path):
+    root = table(tmp_path / "root", b"image,label\na b.jpg,coat\na b.jpg,coat\n")
+    assert len(listing.list_csv(str(root), "labels.csv")) == 1
+
+
+def test_a_link_out_of_the_root(tmp_path):
+    write(tmp_path / "secret.jpg", picture())
+    root = table(tmp_path / "root", b"image,label\nlink.jpg,coat\n")
+    os.symlink(tmp_path / "secret.jpg", root / "link.jpg")
+    with pytest.raises(InputError, match=r"line 2: 'link.jpg' leads out of root"):
+        listing.list_csv(str(root), "labels.csv")
+
+
+def test_a_file_name_that_is_no_text(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "photos")
+    shutil.copy(photographs / "red" / "IMG 0.png", os.fsencode(tmp_path / "photos" / "red") + b"/\xff.png")
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+        listing.content_key("folder", str(tmp_path / "photos"), "")
+
+
+# the clothing data set
+
+
+def test_a_label_that_the_clothing_dataset_does_not_have(tmp_path):
+    write(tmp_path / "images.csv", b"image,label\na,Hat\nb,T-shirt\n")
+    with pytest.raises(InputError, match=r"images.csv, line 3: label = 'T-shirt': .*did you mean T-Shirt\?"):
+        listing.list_clothing(str(tmp_path))
+
+
+def test_the_clothing_photographs_are_listed(clothing):
+    listed = listing.list_clothing(str(clothing))
+    exists = listed["file"].map(lambda file: (clothing / file).is_file())
+    every = listing.list_csv(str(clothing), "images.csv")
+    missing = ~every["file"].map(lambda file: (clothing / "images" / f"{file}.jpg").is_file())
+    assert len(every) == 4732 and missing.sum() == 5
+    others = listing.unlisted_files(str(clothing), "images/" + every[["file"]] + ".jpg")
+    assert sum(file.endswith(".jpg") for file in others) == 306
+    assert listed["label"].nunique() == 14 and listed[exists]["label"].value_counts().min() >= 80
+    assert not set(listing.NO_CLASS) & set(listed["label"])
+    assert isinstance(listed, pd.DataFrame) and listed["file"].is_monotonic_increasing
+
+
+def git(folder, *words) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    command = ["git", "-C", folder, *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_clothing_is_fetched_by_its_digest_or_not_at_all(tmp_path):
+    home = tmp_path / "home"
+    write(home / "images.csv", b"image,label\n")
+    git(tmp_path, "init", "-q", str(home))
+    git(home, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(home, "add", ".")
+    git(home, "commit", "-qm", "x")
+    commit = git(home, "rev-parse", "HEAD")
+    folder = listing.fetch_clothing(tmp_path / "data" / "clothing", f"file://{home}", commit)
+    assert (folder / "images.csv").read_bytes() == b"image,label\n"
+    with pytest.raises(InputError, match=r"could not be fetched .*give its folder as parameter root"):
+        listing.fetch_clothing(tmp_path / "data" / "other", f"file://{home}", "0" * 40)
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["clothing"]
+
+
+# archives
+
+
+def archive(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("good.jpg", picture())
+        z.writestr(entry, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name,mode",
+    [("../out.jpg", 0), ("/abs.jpg", 0), ("a/../../out.jpg", 0), ("..\\out.jpg", 0), ("C:/x.jpg", 0),
+     ("link.jpg", stat.S_IFLNK | 0o777), ("device", stat.S_IFBLK | 0o600)],
+)  # fmt: skip
+def test_an_archive_that_leads_elsewhere(tmp_path, name, mode):
+    with pytest.raises(InputError, match="leads elsewhere or is no plain file; refused"):
+        listing.unpack(archive(tmp_path / "bad.zip", name, mode=mode), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.zip"]
+
+
+def test_archives_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_UNPACKED", 1_000_000)
+    with pytest.raises(InputError, match="refused"):
+        listing.unpack(archive(tmp_path / "zeros.zip", "zeros", bytes(2_000_000)), tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as z:
+        for i in range(listing.MAX_ENTRIES + 1):
+            z.writestr(f"{i}", b"")
+    with pytest.raises(InputError, match="over 50000 entries"):
+        listing.unpack(tmp_path / "many.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("harm", ["no zip", "stream", "sum", "gone"])
+def test_archives_that_are_damaged(tmp_path, harm):
+    path = archive(tmp_path / "bad.zip", "more.bin", bytes(range(256)) * 40)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"more.bin") + len("more.bin")
+    raw[at] = {"stream": 0x07}.get(harm, raw[at])
+    if harm == "sum":
+        at = raw.rindex(b"PK\x01\x02")
+        raw[at + 16] ^= 1
+    path.write_bytes(b"no zip" if harm == "no zip" else raw)
+    if harm == "gone":
+        path.unlink()
+    with pytest.raises(InputError, match="no such file" if harm == "gone" else "not a zip that can be read"):
+        listing.unpack(path, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ([] if harm == "gone" else ["bad.zip"])
+
+
+def test_a_zip_of_one_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as z:
+        for name in ("set/a/1.jpg", "set/b/2.jfif", "__MACOSX/set/a/._1.jpg"):
+            z.writestr(name, picture())
+    inner = listing.unpack(tmp_path / "set.zip", tmp_path / "out")
+    assert listing.list_folder(str(inner))["file"].tolist() == ["a/1.jpg", "b/2.jfif"]
+
+
+def test_a_good_archive(tmp_path):
+    listing.unpack(archive(tmp_path / "good.zip", "more/b.jpg"), tmp_path / "out")
+    unpacked = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")]
+    assert sorted(unpacked) == ["good.jpg", "more/b.jpg"]
+
+
+def test_a_zip_is_unpacked_once_and_again_when_it_changes(photographs, tmp_path):
+    path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", photographs.parent))
+    first = listing.resolve_root("folder", str(path), tmp_path / "runs")
+    assert listing.resolve_root("folder", str(path), tmp_path / "runs") == first
+    assert len(listing.list_folder(str(first))) == 69
+    os.utime(path, (0, 0))
+    assert listing.resolve_root("folder", str(path), tmp_path / "runs") != first
+
+
+# the key of a collection
+
+
+def test_the_key_of_a_collection_changes_with_its_files(photographs, tmp_path):
+    root = tmp_path / "my photos"
+    shutil.copytree(photographs, root)
+    first = listing.content_key("folder", str(root), "")
+    assert listing.content_key("folder", str(root), "") == first
+    shutil.copy(root / "blue" / "IMG 0.png", root / "blue" / "twice.png")
+    more = listing.content_key("folder", str(root), "")
+    (root / "blue" / "twice.png").write_bytes(b"other")
+    other = listing.content_key("folder", str(root), "")
+    (root / "blue" / "twice.png").unlink()
+    assert len({first, more, other}) == 3 and listing.content_key("folder", str(root), "") == first
+
+
+def test_the_key_of_a_collection_reads_no_picture(photographs, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a picture was read")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert listing.content_key("folder", str(photographs), "")
+
+
+def test_keys_without_a_folder(photographs, tmp_path):
+    assert listing.content_key(EMBEDDED, "") == ""
+    assert listing.content_key("clothing", "") == listing.CLOTHING_COMMIT
+    path = shutil.make_archive(str(tmp_path / "set"), "zip", photographs.parent)
+    first = listing.content_key("folder", path, "")
+    assert listing.content_key("folder", path, "") == first
+    os.utime(path, (0, 0))
+    assert listing.content_key("folder", path, "") != first
+    with pytest.raises(InputError, match=r"dataset = 'clothes': allowed are clothing.*did you mean clothing"):
+        listing.content_key("clothes", "")

@@ -1,0 +1,342 @@
+"The grid: its runs, what an engine makes of them, and what it prints."
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import grid
+import pytest
+import yaml
+
+from fashion_vae.lib import arms
+from fashion_vae.lib.files import InputError
+
+# The settings, the runs and the stages
+
+
+@pytest.fixture
+def make_grid(root, monkeypatch):
+    monkeypatch.chdir(root)
+    defaults = yaml.safe_load((root / "workflow" / "config.yaml").read_text())
+    return lambda environ=None, **config: grid.Grid(defaults | config, environ or {})
+
+
+def test_a_run_of_each_n_f_draw_and_seed(make_grid):
+    assert len(make_grid().runs) == 4 * 3
+    assert len(make_grid(draws=5, seeds=2).runs) == 4 * 5 * 2
+    assert make_grid().first == "resnet-small-nf10-d0-s0-t1"
+
+
+def test_the_studies_have_draws_of_their_own(make_grid):
+    studies = make_grid(draws=7, seeds=2).studies
+    sizes = {name: len(runs) for name, runs in studies.items()}
+    assert sizes == {"controls": 56, "sensitivity": 12, "search": 16}
+    assert not studies["search"].keys() & studies["controls"].keys()
+
+
+def test_other_features_have_the_studies_alone(make_grid):
+    imagenet = make_grid(features="imagenet")
+    assert not imagenet.has_tables and list(imagenet.studies) == ["controls"]
+    assert imagenet.name == "fashion-mnist-lt-imagenet" and imagenet.config.data_name == "fashion-mnist-lt"
+
+
+def test_another_network_or_number_of_rare_classes_keeps_its_results_apart(make_grid):
+    assert make_grid(minority=3).name == "fashion-mnist-lt-m3"
+    assert make_grid(backbone="resnet18", weights="none").name == "fashion-mnist-lt-resnet18-28px"
+
+
+def test_what_is_typed_goes_before_the_variables_of_make(make_grid):
+    environ = {"FASHION_VAE_DATA": "clothing", "FASHION_VAE_ROOT": "", "FASHION_VAE_PROTOCOL": "natural"}
+    assert make_grid(environ).name == "clothing-natural"
+    assert make_grid(environ, dataset="fashion-mnist-lt", protocol="gfsl").name == "fashion-mnist-lt"
+
+
+def test_the_smallest_class_limits_n_f(make_grid, photographs):
+    given = {"dataset": "folder", "root": str(photographs)}
+    few = make_grid(**given)
+    assert {run.n_f for run in few.runs.values()} == {5}
+    assert few.note == "'blue' has 5 pictures for training: n_f = [5] of [5, 10, 30, 50]"
+    with pytest.raises(InputError, match="'blue' has 9 pictures, 5 for training, and the least n_f is 6"):
+        make_grid(**given, n_f=[6])
+
+
+def test_natural_imbalance_has_no_n_f(make_grid, photographs):
+    natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
+    assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
+    assert natural.stages["backbone"].arms == "plain osbal" and "n_f" not in natural.data_arguments()
+
+
+@pytest.mark.parametrize(
+    "config,sentence",
+    [
+        ({"dataset": "fashionstyle14"}, "FashionStyle14 as published"),
+        ({"dataset": "folder", "root": "nowhere"}, "no such folder"),
+        ({"root": "x"}, "fashion-mnist-lt comes with the package"),
+        ({"dataset": "clothing", "csv": "a.csv"}, "clothing has its own lists"),
+        ({"dataset": "clothes"}, "parameter dataset = 'clothes': allowed are clothing"),
+        ({"dataset": "clothing", "protocol": "nat"}, "parameter protocol = 'nat': allowed is gfsl"),
+        ({"n_f": [0]}, "parameter n_f = 0: allowed is a whole number from 1"),
+        ({"features": "os"}, "parameter features = 'os': allowed is plain, imagenet"),
+    ],
+)
+def test_a_wrong_setting_is_refused(make_grid, config, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_grid(**config)
+
+
+def test_parameters_reach_a_shell_as_they_are(make_grid, photographs):
+    few = make_grid(dataset="folder", root=str(photographs), n_f=[5])
+    given = few.arguments(SimpleNamespace(run=few.first))
+    assert given == f"-r dataset folder -r root '{photographs}' -p n_f 5 -p draw 0 -p seed 0"
+    assert grid.papermill_arguments({"csv": "a'; b"}) == """-r csv 'a'"'"'; b'"""
+
+
+def test_a_new_arm_appears_in_the_grid(make_grid, monkeypatch):
+    monkeypatch.setattr(arms, "KINDS", dict(arms.KINDS))
+    arms.add_kind("mix", "mixed features {k}", "control", "x", table_k=(30,))
+    new = make_grid()
+    assert new.stages["classifier"].arms.endswith(" mix30") and "mix30" not in new.stages["backbone"].arms
+    assert f"runs/rows/fashion-mnist-lt/{new.first}/mix30.json" in new.gathered()["rows.jsonl"]
+
+
+def test_a_stage_depends_on_the_modules_that_it_imports(make_grid):
+    stages = make_grid().stages
+    uses = {name: grid.modules(stage.notebook, stage.later) for name, stage in stages.items()}
+    assert {"fashion_vae/classifier.py", "fashion_vae/vae.py"} <= set(uses["classifier"])
+    assert "fashion_vae/classifier.py" not in uses["backbone"] + uses["vae"]
+    assert "fashion_vae/lib/training.py" in uses["vae"]
+    assert {"fashion_vae/study/controls.py", "fashion_vae/study/posthoc.py"} <= set(uses["controls"])
+
+
+def test_saved_outputs_do_not_change_a_notebooks_code(root, tmp_path):
+    saved = json.loads((root / "nbs" / "02_vae.ipynb").read_text(encoding="utf-8"))
+    for cell in saved["cells"]:
+        changed = (
+            {"outputs": [], "execution_count": 7} if cell["cell_type"] == "code" else {"source": ["new"]}
+        )
+        cell.update(changed)
+    (tmp_path / "saved.ipynb").write_text(json.dumps(saved))
+    assert grid.code_digest(tmp_path / "saved.ipynb") == grid.code_digest(root / "nbs" / "02_vae.ipynb")
+
+
+# The jobs, as Snakemake plans them
+
+
+def snakemake(folder: Path, *flags: str, **config) -> subprocess.CompletedProcess:
+    command = ["snakemake", "--profile", "workflow/profiles/local", "--cores", "2", *flags]
+    command += ["--config", *[f"{k}={v}" for k, v in config.items()]] if config else []
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def planned(folder: Path, *flags: str, **config) -> dict[str, int]:  # rule -> jobs
+    done = snakemake(folder, "--dry-run", "--forceall", *flags, **config)
+    assert done.returncode == 0, done.stderr
+    table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    return {rule: int(jobs) for rule, jobs in table}
+
+
+def test_the_jobs_of_the_paper_and_of_the_studies(root):
+    stages = {"backbone": 12, "vae": 12, "classifier": 12}
+    assert planned(root) == stages | {"data": 1, "gather": 2, "results": 1, "paper": 1, "total": 41}
+    studies = {"controls": 16, "sensitivity": 8, "search": 16}
+    assert planned(root, "studies", draws=4) == studies | {"gather": 6, "studies": 1, "total": 47}
+
+
+def test_a_wrong_setting_ends_a_grid_with_one_sentence(root):
+    done = snakemake(root, "--dry-run", dataset="clothes")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) <= 3 and "did you mean clothing?" in lines[-1]
+
+
+# The jobs, with notebooks that take milliseconds
+
+PAPERMILL = """#!/bin/sh
+[ "$1" = --no-progress-bar ] && shift
+notebook=$1 out=$2; shift 2
+mkdir -p "${out%/*}"; echo "{}" > "$out"; echo x >> "$STARTED"
+case $out in *$FAILING*) echo "InputError: too few images" >&2; exit 1;; esac
+run=${out%/*}; rows=runs/rows/fashion-mnist-lt/${run##*/}
+while [ $# -gt 0 ]; do [ "$2" = arms ] && arms=$3; shift; done
+case $notebook in *02_vae*) arms=vae; for kind in svg png txt; do touch $rows/latents.$kind; done;; esac
+for arm in $arms; do
+  for kind in "" .run; do echo "{\\"arm\\": \\"$arm\\"}" > $rows/$arm$kind.json; done
+done
+"""
+PYTHON = """#!/bin/sh
+shift 2
+exec "$@"
+"""
+
+
+@pytest.fixture
+def stubs(clone, tmp_path, monkeypatch) -> Path:
+    "A clone, with stubs in the place of papermill and of python."
+    for name, text in {"papermill": PAPERMILL, "python": PYTHON}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(clone))
+    monkeypatch.setenv("STARTED", str(tmp_path / "started"))
+    monkeypatch.setenv("FAILING", "nothing")
+    return clone
+
+
+def run_grid(clone: Path, until: str = "classifier", **config) -> int:
+    "Run a grid of stubs. Return how many notebooks were started."
+    file = Path(os.environ["STARTED"])
+    file.write_text("")
+    done = snakemake(clone, "--until", until, **config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return len(file.read_text().split())
+
+
+def test_only_what_is_new_is_run(stubs):
+    few = {"n_f": "[5,10]"}
+    assert run_grid(stubs, **few, draws=1) == 3 * 2
+    assert run_grid(stubs, **few, draws=1) == 0
+    assert run_grid(stubs, **few, draws=2) == 3 * 2  # the second draw
+    assert run_grid(stubs, **few, draws=1, seeds=2) == 3 * 2
+    module = stubs / "fashion_vae" / "classifier.py"
+    module.write_text(module.read_text() + "\n")
+    assert run_grid(stubs, "gather", **few, draws=2) == 2 * 2  # stage 3 alone, at the four runs
+    rows = (stubs / "runs/report/fashion-mnist-lt/rows.jsonl").read_text()
+    assert len(rows.splitlines()) == 4 * 11
+
+
+def test_a_grid_does_not_change_the_clone(stubs):
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm all"):
+        subprocess.run(["git", *command.split()], cwd=stubs, check=True)
+    run_grid(stubs, "gather", n_f="[10]", draws=1)
+    assert not subprocess.run(["git", "status", "--porcelain"], cwd=stubs, capture_output=True).stdout
+
+
+def test_a_grid_prints_a_line_a_job_and_why_one_failed(stubs, monkeypatch):
+    monkeypatch.setenv("FAILING", "nf5-d0-s0-t1/01_backbone")
+    done = snakemake(stubs, "--until", "gather", draws=1)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and sum("steps" in line for line in lines) == 9  # three stages at three n_f
+    log = "runs/grid/fashion-mnist-lt/resnet-small-nf5-d0-s0-t1/01_backbone.log"
+    assert f"{log}: InputError: too few images" in done.stderr
+    assert len(lines) <= 9 + 30
+
+
+def test_a_thousand_runs(stubs, soak, figures):
+    "What Snakemake itself takes for a run of three notebooks and ten arms."
+    seconds, n = {}, 1000 if soak else 12
+    for runs in (4, n):
+        shutil.rmtree(stubs / "runs", ignore_errors=True)
+        start = time.monotonic()
+        assert run_grid(stubs, "gather", draws=runs // 4) == 3 * runs
+        seconds[runs] = time.monotonic() - start
+    each = (seconds[n] - seconds[4]) / (n - 4)
+    rows = (stubs / "runs/report/fashion-mnist-lt/rows.jsonl").read_text().splitlines()
+    figures[f"{n:,} runs of the grid, with stubs in the place of the notebooks"] = {
+        "tried": n, "held": len(rows) // 11, "note": f"Snakemake takes {each:.2f} s a run on two cores",
+    }  # fmt: skip
+    assert len(rows) == n * 11 and each < (2 if soak else 10)
+
+
+# The real notebooks
+
+
+def running(group: int) -> int:
+    "Threads of a session that are on a core or want one, now."
+    count = 0
+    for task in Path("/proc").glob("[0-9]*/task/*/stat"):
+        try:
+            state, _, _, session = task.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has ended
+            continue
+        count += state == "R" and int(session) == group
+    return count
+
+
+def test_four_jobs_keep_to_a_thread_each(small_grid, soak, figures):
+    if not soak:
+        pytest.skip("in make soak")
+    small_grid.until, small_grid.flags, counts = "backbone", ["--cores", "4"], []
+    small_grid.config["draws"] = 4
+    run = small_grid.start()
+    while run.poll() is None:
+        counts.append(running(run.pid))
+        time.sleep(0.05)
+    within = sum(n <= 5 for n in counts)  # four, and Snakemake
+    figures["four jobs at once on two cores: threads that run or wait for a core"] = {
+        "tried": len(counts), "held": within, "note": f"at most {max(counts)}, counted each 50 ms",
+    }  # fmt: skip
+    assert run.returncode == 0 and max(counts) >= 4 and within > 0.98 * len(counts)
+
+
+SLURM = """
+ClusterName=loopback
+SlurmctldHost=localhost(127.0.0.1)
+AuthType=auth/none
+CredType=cred/none
+SlurmUser={user}
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+MinJobAge=3600
+NodeName=localhost NodeAddr=127.0.0.1 NodeHostname={host} CPUs={cpus} RealMemory=8000
+PartitionName=all Nodes=localhost Default=YES State=UP
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    "A cluster of this machine alone, without systemd or munge. Gives the environment that its jobs need."
+    if not shutil.which("slurmctld"):
+        pytest.skip("no SLURM on this machine (Debian: slurm-wlm)")
+    folder, ports = tmp_path / "slurm", []
+    for name in ("state", "spool", "bin"):
+        (folder / name).mkdir(parents=True)
+    for _ in range(2):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            ports.append(s.getsockname()[1])
+    file = folder / "slurm.conf"
+    given = {"folder": folder, "ports": ports, "cpus": os.cpu_count(), "host": socket.gethostname()}
+    file.write_text(SLURM.format(user=os.environ.get("USER", "root"), **given))
+    # the executor takes SLURM's variables away from jobs, which have no other way to find their cluster here
+    srun = folder / "bin" / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={file} exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    env = {"SLURM_CONF": str(file), "PATH": f"{srun.parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in (["slurmctld", "-c"], ["slurmd", "-N", "localhost"]):
+        subprocess.run(command, env=os.environ | env, check=True)
+    yield env
+    subprocess.run(["scontrol", "shutdown"], env=os.environ | env)
+
+
+def test_a_cluster_leaves_the_rows_of_one_machine(small_grid, slurm, soak, figures):
+    if not soak:
+        pytest.skip("in make soak: its executor looks at jobs each forty seconds")
+    here = small_grid.finish()
+    small_grid.forget()
+    small_grid.profile, small_grid.env = "slurm", slurm
+    small_grid.flags = ["--slurm-status-command", "squeue", "--latency-wait", "5"]
+    there = small_grid.finish()
+    figures["the grid under SLURM on one machine"] = {
+        "tried": len(here), "held": sum(there.get(name) == row for name, row in here.items()),
+        "note": "files of rows that equal those without SLURM, byte for byte",
+    }  # fmt: skip
+    assert there == here
+    queue = ["squeue", "--states=all", "--noheader"]
+    jobs = subprocess.run(queue, env=os.environ | slurm, capture_output=True).stdout
+    assert jobs.count(b"localhost") == 4  # data, backbone, vae, classifier

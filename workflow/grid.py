@@ -1,0 +1,263 @@
+"""The grid: its settings, its runs, and what each notebook reads and makes.
+
+The Snakefile imports this module. `python workflow/grid.py` prints the tables that a grid made.
+Paths are relative to the project, where Snakemake runs.
+"""
+
+import ast
+import gzip
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from shlex import quote
+
+from fashion_vae.data import split_counts
+from fashion_vae.lib.arms import BASELINE, table_arms
+from fashion_vae.lib.config import RunConfig, read_parameters, run_id
+from fashion_vae.lib.files import InputError, resolve_path
+from fashion_vae.lib.listing import content_key, list_images
+
+VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL"}  # of the Makefile
+PAPER = ("backbone", "vae", "classifier")  # stages of the paper, and their modules; the others are studies
+FIGURES = ("methods", "figure1", "figure2", "figure3", "figure4", "recall", "confusion", "latents")
+FIGURE_FILES = ("svg", "png", "txt")  # txt: the caption
+
+
+# The settings: what all runs share
+
+
+def read_settings(
+    config: dict,  # Snakemake's
+    environ: dict,
+) -> dict:  # parameters of the notebooks
+    "Collect what is set. Snakemake's configuration overrides the Makefile's variables."
+    settings = {name: environ.get(f"FASHION_VAE_{variable}") for name, variable in VARIABLES.items()}
+    shared = [name for name in RunConfig.model_fields if name not in ("n_f", "draw", "seed")]
+    settings |= {name: config[name] for name in shared if name in config}
+    return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
+def allowed_n_f(
+    config: RunConfig,
+    wanted: list[int],
+) -> tuple[list[int], str]:  # n_f; a sentence if some were left out
+    "Those n_f that the smallest class allows. Raise `InputError` if there is none."
+    root = resolve_path(config.root)
+    if not config.root or root.is_file():  # an archive is listed only after it is unpacked
+        return wanted, ""
+    counts = list_images(config.dataset, str(root), config.csv)["label"].value_counts()
+    name, n = counts.index[-1], int(counts.iloc[-1])
+    n_train = split_counts(n)[0]
+    allowed = [n_f for n_f in wanted if n_f <= n_train]
+    if not allowed:
+        raise InputError(
+            f"{name!r} has {n} pictures, {n_train} for training, and the least n_f is {min(wanted)};"
+            " try PROTOCOL=natural"
+        )
+    note = f"{name!r} has {n_train} pictures for training: n_f = {allowed} of {wanted}"
+    return allowed, note if allowed != wanted else ""
+
+
+# The stages: what a notebook reads and makes
+
+
+@dataclass(frozen=True)
+class Stage:
+    "A notebook that is executed once a run."
+
+    name: str  # of its rule
+    notebook: str
+    arms: str  # the parameter arms; empty: the default of the notebook
+    files: tuple[str, ...]  # what it makes in the folder of the run
+    needs: tuple[str, ...] = ()  # files that earlier stages make there
+    later: tuple[str, ...] = ()  # modules of later stages, which the pipeline imports
+    fine_tunes: bool = False  # does it train whole networks, in nproc processes?
+    mem_mb: int = 4000
+    minutes: int = 60
+
+
+def row_files(arms: Iterable[str]) -> tuple[str, ...]:
+    "The row and the run record of each arm."
+    return tuple(f"{arm}{end}" for arm in arms for end in (".json", ".run.json"))
+
+
+def make_stages(protocol: str) -> dict[str, Stage]:  # by name
+    "The stages of the paper, with the arms that lib/arms lists for its table, and those of the studies."
+    tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
+    heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
+    baseline, vae = row_files([BASELINE]), row_files(["vae"])
+    latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
+    long = {"fine_tunes": True, "mem_mb": 6000, "minutes": 1440}
+    stages = [
+        Stage("backbone", "nbs/01_backbone.ipynb", " ".join(tuned), row_files(tuned), (), PAPER[1:], **long),
+        Stage("vae", "nbs/02_vae.ipynb", "", vae + latents, baseline, PAPER[2:]),
+        Stage("classifier", "nbs/03_classifier.ipynb", " ".join(heads), row_files(heads), baseline + vae),
+    ]
+    for name, notebook, arms in (
+        ("controls", "10_controls", "all"),
+        ("search", "12_search", ""),
+        ("sensitivity", "13_sensitivity", "all"),
+    ):
+        files = (f"{name}.jsonl", f"{name}.run.json")
+        stages.append(Stage(name, f"nbs/study/{notebook}.ipynb", arms, files, **long))
+    return {stage.name: stage for stage in stages}
+
+
+def modules(
+    notebook: str,
+    later: tuple[str, ...] = (),  # modules that the pipeline imports for later stages
+) -> list[str]:  # paths, sorted
+    "The modules that a notebook imports or exports, and those that they import."
+    text = Path(notebook).read_text(encoding="utf-8")
+    todo = {*re.findall(r"(?:(?:from|import) fashion_vae\.|#\| default_exp )([\w.]+)", text)}
+    used = set()
+    while todo := todo - used - set(later):
+        used |= todo
+        todo = {name for module in todo for name in imports(module)}
+    return sorted(str(module_path(module)) for module in used)
+
+
+def module_path(name: str) -> Path:  # lib.files -> fashion_vae/lib/files.py
+    return Path("fashion_vae", *name.split(".")).with_suffix(".py")
+
+
+def imports(module: str) -> set[str]:
+    "The modules of this package that one of them imports."
+    package = ["fashion_vae", *module.split(".")[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(module_path(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names.add(".".join([*package[: len(package) - node.level + 1], node.module]))
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.removeprefix("fashion_vae.") for name in names if name.startswith("fashion_vae.")}
+
+
+def code_digest(notebook: str) -> str:
+    "SHA-256 of a notebook's code. A run depends on that, not on the outputs that are saved with it."
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return sha256(code.encode()).hexdigest()
+
+
+def papermill_arguments(parameters: dict) -> str:
+    "Parameters for a shell. Texts are passed as they are (-r); a value of None is left out."
+    words = []
+    for name, value in parameters.items():
+        if value is not None:
+            words += ["-r" if isinstance(value, str) else "-p", name, quote(str(value))]
+    return " ".join(words)
+
+
+# The runs
+
+
+def name_results(config: RunConfig) -> str:
+    "Name of a grid's results. Another network or number of rare classes keeps its results apart."
+    default = RunConfig(**{name: getattr(config, name) for name in VARIABLES})
+    parts = [config.setting]
+    for field, form in {"backbone": "{}", "weights": "{}", "side": "{}px", "minority": "m{}"}.items():
+        value = getattr(config, field)
+        if value != getattr(default, field):
+            parts.append(form.format(Path(str(value)).stem))
+    return "-".join(parts)
+
+
+class Grid:
+    "All runs of the paper and of the studies. Raises `InputError` if a setting is not allowed."
+
+    def __init__(self, config: dict, environ: dict = os.environ):
+        self.settings = read_settings(config, environ)
+        self.config = read_parameters(self.settings, RunConfig)  # of all runs, but for n_f, draw and seed
+        self.natural = self.config.protocol == "natural"
+        self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv)
+        self.name = name_results(self.config)
+        # The tables compare fine-tuned networks with heads on their features; others have the studies alone
+        self.has_tables = self.config.setting == self.config.data_name
+        self.stages = make_stages(self.config.protocol)
+        self._make_all_runs(config)
+
+    def _make_all_runs(self, config: dict) -> None:
+        wanted = [int(n) for n in config["n_f"]]  # a list that is typed has texts
+        n_f, self.note = ([None], "") if self.natural else allowed_n_f(self.config, wanted)
+        few = [n for n in n_f if n in (10, n_f[-1])]  # for what needs no more
+        draws = config["draws"]
+        draws = range(draws if isinstance(draws, int) else draws[self.config.protocol])
+        self.runs = self._make_runs(n_f, draws, range(config["seeds"]))
+        self.first = next(iter(self._make_runs(few, [0], [0])))
+        self.studies = {"controls": self.runs}
+        if self.has_tables and not self.natural:
+            self.studies["sensitivity"] = self._make_runs(few, draws[: config["sensitivity_draws"]], [0])
+            search = ("photographs", few) if self.photographs else ("images", n_f)
+            self.studies["search"] = self._make_runs(search[1], config["search_draws"][search[0]], [0])
+        self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
+
+    def _make_runs(self, n_f: list, draws: Iterable[int], seeds: Iterable[int]) -> dict[str, RunConfig]:
+        fields = [{"n_f": n, "draw": d, "seed": s} for n in n_f for d in draws for s in seeds]
+        runs = [read_parameters(self.settings | own, RunConfig) for own in fields]
+        return {run_id(run): run for run in runs}
+
+    def arguments(self, wildcards) -> str:
+        "The parameters of a run, for papermill."
+        run = self.by_id[wildcards.run]
+        return papermill_arguments(self.settings | {"n_f": run.n_f, "draw": run.draw, "seed": run.seed})
+
+    def data_arguments(self) -> str:
+        "The parameters of 00_data, for papermill."
+        given = {name: self.settings.get(name) for name in VARIABLES}
+        return papermill_arguments(given | {"n_f": self.by_id[self.first].n_f})
+
+    def gathered(self) -> dict[str, list[str]]:  # name -> parts
+        "The files of the report that are put together from those of the runs."
+
+        def parts(runs: dict, files: list[str]) -> list[str]:
+            return [f"runs/rows/{self.config.setting}/{run}/{file}" for run in runs for file in files]
+
+        files = [file for stage in PAPER for file in self.stages[stage].files if file.endswith(".json")]
+        records = [file for file in files if file.endswith(".run.json")]
+        rows = [file for file in files if file not in records]
+        gathered = {"rows.jsonl": parts(self.runs, rows), "runs.jsonl": parts(self.runs, records)}
+        for stage, runs in self.studies.items():
+            name = "studies" if stage == "controls" else stage
+            rows, record = self.stages[stage].files
+            gathered |= {f"{name}.jsonl.gz": parts(runs, [rows]), f"{name}_runs.jsonl": parts(runs, [record])}
+        return gathered
+
+
+def load(
+    config: dict,  # Snakemake's
+    quiet: bool,  # in a job of its own
+) -> Grid:
+    "The grid that the settings describe. Ends the program with a sentence if they do not describe one."
+    if not os.access(".", os.W_OK):
+        sys.exit(f"{os.getcwd()}: this folder cannot be written, and a grid writes below runs/")
+    try:
+        grid = Grid(config)
+    except InputError as e:
+        sys.exit(str(e))
+    if grid.note and not quiet:
+        print(grid.note, file=sys.stderr)
+    return grid
+
+
+def gather(parts: Iterable[str], target: str) -> None:
+    "Concatenate files of JSON lines. A target that ends in .gz is compressed."
+    data = b"".join(Path(part).read_bytes() for part in parts)
+    Path(target).write_bytes(gzip.compress(data, mtime=0) if target.endswith(".gz") else data)
+
+
+def show_report(environ: dict = os.environ) -> None:
+    "Print the tables and the verdict that the grid of these settings left."
+    folder = Path("runs/report", RunConfig(**read_settings({}, environ)).data_name)
+    for name in ("remedies", "table2", "findings", "reproduced"):
+        if (folder / f"{name}.md").is_file():
+            print((folder / f"{name}.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    show_report()
