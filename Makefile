@@ -38,7 +38,7 @@ endif
 	      -r dataset "$$name" -r rows $(ROWS) -r out runs/report > "runs/$$notebook-$$name.log" 2>&1 || \
 	      { tail -n 1 "runs/$$notebook-$$name.log"; exit 1; }; \
 	  done; \
-	  cat "runs/report/$$name/claims.md"; \
+	  cat "runs/report/$$name/claims.md"; echo; \
 	done
 
 # The report of a run becomes the published one: results/, figures/ and the tables in the texts
@@ -54,13 +54,13 @@ test: .venv/installed
 # Kills, races, flipped bits, a thousand runs and SLURM, as docs/reliability.md has them: a quarter of an hour
 soak: .venv/installed
 	pytest -q --soak tests/reliability tests/workflow
-	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb > /dev/null
+	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 
 # Each stage beside the usual alternatives, on this machine, which should have nothing else to do: half an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
-	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb > /dev/null
+	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 
 lab: .venv/installed
 	jupyter lab nbs/00_data.ipynb --config=tools/jupyter_server_config.py $$ARGS

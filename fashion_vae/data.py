@@ -143,7 +143,7 @@ def make_split(
             used[phase].append(idx)
     return FewShotSplit(images, minority, *(np.concatenate(used[phase]) for phase in PHASES))
 
-# %% ../nbs/00_data.ipynb #8948afe5
+# %% ../nbs/00_data.ipynb #72a6c2ad
 def natural_split(images: ImageData) -> FewShotSplit:
     "All images as they are. Raise `InputError` if no class has under half the mean number of images."
     counts = np.bincount(images.labels[images.phase == 0])
@@ -153,12 +153,14 @@ def natural_split(images: ImageData) -> FewShotSplit:
             f"parameter protocol = 'natural': no class of {images.name} has under half the mean of"
             f" {counts.mean():.0f} training images; use protocol = gfsl"
         )
-    return full_split(images, minority)
+    return FewShotSplit(images, minority, *(np.flatnonzero(images.phase == i) for i in range(3)))
 
 
 def full_split(images: ImageData, minority: tuple[int, ...]) -> FewShotSplit:
-    "All images, with the rare classes of a draw for the measures."
-    return FewShotSplit(images, minority, *(np.flatnonzero(images.phase == i) for i in range(3)))
+    "All images, class by class as in `make_split`, with the rare classes of a draw for the measures."
+    labels = range(len(images.classes))
+    parts = (np.concatenate([images.indices(label, phase) for label in labels]) for phase in PHASES)
+    return FewShotSplit(images, minority, *parts)
 
 # %% ../nbs/00_data.ipynb #9da5b896
 def repeat_counts(

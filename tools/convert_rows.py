@@ -16,6 +16,7 @@ FILES |= {"evidence.jsonl.gz": "studies.jsonl.gz", "evidence_runs.jsonl": "studi
 FILES |= {"ledger.jsonl.gz": "sensitivity.jsonl.gz", "ledger_runs.jsonl": "sensitivity_runs.jsonl"}
 FILES |= {"search.jsonl.gz": "search.jsonl.gz", "search_runs.jsonl": "search_runs.jsonl"}
 KEYS = {"stacked": "calibrated_stacking", "use_of_z": "latent_use", "floor": "min_std", "bound": "logvar_clip"}
+KEYS |= {"epoch_by": "epoch_metric", "head_by": "head_metric"}
 ARMS = {"best": "avg"}
 
 

@@ -7,7 +7,7 @@ __all__ = ['WORKS', 'OTHER_MACHINE', 'COLOURS', 'SPENT', 'GROWTH', 'DECADES', 'W
            'speedup', 'work_labels', 'machine_names', 'plot_speedup', 'figure_speedup', 'format_speedup', 'speed_table',
            'wait_table', 'roofline_fraction', 'roofline_line', 'roofline_table', 'precision_lines', 'precision_table',
            'growth_exponent', 'growth_of', 'growth_panels', 'span_decades', 'figure_growth', 'figure_memory',
-           'memory_table', 'CostConfig', 'stage_hours', 'cost_estimate', 'million_text', 'faults_table', 'read_faults']
+           'memory_table', 'CostConfig', 'stage_hours', 'cost_estimate', 'million_text', 'read_faults', 'faults_table']
 
 # %% ../../nbs/study/15_speed.ipynb #c3091070
 import json
@@ -105,7 +105,7 @@ def figure_speedup(results: dict[str, dict]):  # matplotlib Figure, caption
         " Open diamonds: an independent timing on another processor; the ratios depend on the machine."
     )
 
-# %% ../../nbs/study/15_speed.ipynb #a2d5e6d3
+# %% ../../nbs/study/15_speed.ipynb #eafce7da
 def format_speedup(part: dict | None) -> str:  # part: of make bench
     "Ratio, smallest and largest ratio of a pair, and our seconds."
     if part is None:
@@ -122,9 +122,11 @@ def speed_table(results: dict[str, dict]) -> str:  # Markdown
         cells = [format_speedup(results.get(kind, {}).get(name)) for kind in COLOURS]
         lines.append([*label, *cells, OTHER_MACHINE.get(name, "not measured")])
     columns = ["work", "compared with", *COLOURS, "another processor"]
+    revisions = sorted({part["revision"] for parts in results.values() for part in parts.values()})
     return (
         f"{markdown_table(pd.DataFrame(lines, columns=columns), left=2)}\nTimes as fast, and our seconds."
-        f" {machine_names(results)}. In brackets: the smallest and the largest ratio of a pair of runs.\n"
+        f" In brackets: the smallest and the largest ratio of a pair of runs. {machine_names(results)}."
+        f" Code: {', '.join(revisions)} (+: with changes).\n"
     )
 
 # %% ../../nbs/study/15_speed.ipynb #246b05d6
@@ -350,21 +352,23 @@ def million_text(parts: dict[str, dict], cost: CostConfig) -> str:  # Markdown
         f" Stage 1 takes {stage_1:.0%} of the GPU hours.\n"
     )
 
-# %% ../../nbs/study/15_speed.ipynb #721884de
-def faults_table(
-    tests: dict[str, dict],  # fault -> tried, held, note
-) -> str:  # Markdown
-    "How often each fault was tried, and how often the result was right."
-    lines = [[fault, f"{c['held']:,} of {c['tried']:,}", c["note"]] for fault, c in sorted(tests.items())]
-    return markdown_table(pd.DataFrame(lines, columns=["fault", "held", "note"]))
-
-
-def read_faults(path: Path) -> dict[str, dict]:  # fault -> tried, held, note
+# %% ../../nbs/study/15_speed.ipynb #73789adb
+def read_faults(path: Path) -> dict:  # machine, revision, tests: fault -> tried, held, note
     "Read what `make soak` counted. Raise `InputError` if the file is missing or more held than was tried."
     if not path.is_file():
         raise InputError(f"parameter reliability = {str(path)!r}: no such file; `make soak` makes it")
-    tests = json.loads(path.read_bytes())["tests"]
-    for fault, counts in tests.items():
+    counted = json.loads(path.read_bytes())
+    for fault, counts in counted["tests"].items():
         if not 0 <= counts["held"] <= counts["tried"]:
             raise InputError(f"{path.name}: {fault}: {counts} is no count; run `make soak` again")
-    return tests
+    return counted
+
+# %% ../../nbs/study/15_speed.ipynb #9b0449eb
+def faults_table(counted: dict) -> str:  # Markdown; counted: from read_faults
+    "How often each fault was tried, and how often the result was right."
+    lines = [
+        [fault, f"{counts['held']:,} of {counts['tried']:,}", counts["note"]]
+        for fault, counts in sorted(counted["tests"].items())
+    ]
+    table = markdown_table(pd.DataFrame(lines, columns=["fault", "held", "note"]))
+    return f"{table}\n{counted['machine']}. Code: {counted['revision']}.\n"

@@ -110,7 +110,7 @@ def test_cross_entropy_is_that_of_each_head():
 
 
 @pytest.mark.parametrize("metric", ["val_acc", "val_acc_h"])
-def test_an_epoch_can_be_kept_by_either_measure(metric):
+def test_an_epoch_can_be_selected_by_either_measure(metric):
     features = toy_features(seed=1)
     config = HEAD.model_copy(update={"epochs": 6, "lr": 1.0})
     fitted = train_heads(features, head_data(features, "crt1"), config, metric, metric)
@@ -120,7 +120,7 @@ def test_an_epoch_can_be_kept_by_either_measure(metric):
     assert values[fitted.chosen] == max(values)
 
 
-def test_the_logits_are_those_of_the_kept_weights():
+def test_the_logits_are_those_of_the_selected_weights():
     features = toy_features()
     fitted = train_heads(features, head_data(features, "mu4"), HEAD.model_copy(update={"epochs": 3}))
     inputs = torch.cat([features.x["test"], features.mu["test"]], 1)

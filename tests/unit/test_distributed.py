@@ -87,7 +87,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
 
 def test_the_network_of_the_paper_does_as_well_in_two_processes(tmp_path):
     "BatchNorm on half batches changes the bits: the accuracy is within four standard deviations of three seeds."
-    run = pipeline.resolve(RunConfig(n_f=50, draw=100, nproc=2, runs=str(tmp_path)))
+    run = pipeline.resolve(RunConfig(n_f=50, draw=100, minority=8, nproc=2, runs=str(tmp_path)))
     config = run.backbone.model_copy(update={"epochs": 2})
     record = pipeline.backbone_stage(run, config=config)[1]
     two = max(epoch["val_acc"] for epoch in record["history"])
@@ -109,9 +109,9 @@ def train_for_long(partial: str) -> None:
     fine_tune(make_backbone("resnet-small"), split, 1, config, Rng((0,)), Path(partial))
 
 
-def processes_of_the_job() -> list[int]:  # process ids
+def processes_of(job: str) -> list[int]:  # process ids; job: a path in their arguments
     listed = subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
-    own = [line for line in listed if "join_processes()" in line and "test_distributed:train_for_long" in line]
+    own = [line for line in listed if "join_processes()" in line and job in line]
     return [int(line.split()[0]) for line in own if "torch.distributed" not in line]
 
 
@@ -123,7 +123,7 @@ def test_a_killed_process_ends_the_job_and_the_last_epoch_stays(tmp_path):
     give_up = time.monotonic() + 120
     while not partial.exists() and time.monotonic() < give_up:
         time.sleep(0.2)
-    os.kill(processes_of_the_job()[-1], signal.SIGKILL)
+    os.kill(processes_of(str(partial))[-1], signal.SIGKILL)
     start = time.monotonic()
     errors = job.communicate(timeout=60)[1]
     assert job.returncode and time.monotonic() - start < 60

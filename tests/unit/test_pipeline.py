@@ -1,4 +1,4 @@
-"The layer that joins the stages with the cache: runs, kept stages, rows."
+"The layer that joins the stages with the cache: runs, stages in the cache, rows."
 
 import hashlib
 import json

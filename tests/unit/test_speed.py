@@ -56,7 +56,8 @@ def test_no_step_is_faster_than_its_bound():
 
 
 def test_faults_are_counted():
-    table = faults_table({"a kill": {"held": 29, "tried": 30, "note": "rows"}})
+    tests = {"a kill": {"held": 29, "tried": 30, "note": "rows"}}
+    table = faults_table({"machine": "here", "revision": "now", "tests": tests})
     assert "29 of 30" in table and "30 of 30" not in table
 
 

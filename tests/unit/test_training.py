@@ -20,7 +20,7 @@ def square_of_the_weight(net: nn.Module):
     return lambda i, epoch: {"loss": net.weight.square().sum(), "n": torch.tensor(float(len(i)))}
 
 
-def test_the_best_epoch_is_kept():
+def test_the_weights_of_the_best_epoch_stay():
     net, weights = nn.Linear(1, 1, bias=False), []
 
     def validate(epoch):
@@ -35,7 +35,7 @@ def test_the_best_epoch_is_kept():
     assert [h["epoch"] for h in history] == [1, 2, 3, 4]
 
 
-def test_without_a_measure_the_last_epoch_is_kept():
+def test_without_a_measure_the_weights_of_the_last_epoch_stay():
     net, weights = nn.Linear(1, 1, bias=False), []
     sgd = torch.optim.SGD(net.parameters(), 0.1)
 
