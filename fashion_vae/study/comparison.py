@@ -112,7 +112,7 @@ def add_legend(figure) -> None:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
 
-# %% ../../nbs/study/16_comparison.ipynb #2858f6ed
+# %% ../../nbs/study/16_comparison.ipynb #c4aaa3d0
 def drawn_label(n_draws: int) -> str:
     "What `draw_interval` draws, for a caption."
     return interval_label(n_draws) if n_draws >= MIN_DRAWS else f"one dot for each of {n_draws} draws"
@@ -120,14 +120,14 @@ def drawn_label(n_draws: int) -> str:
 
 def dots_caption(arms: list[Arm], cut: set[str]) -> str:
     "The sentence of a caption that says what the dots are."
-    text = "ERM trains on each image once an epoch; γ is a constant subtracted from the logits of the common"
-    text += " classes, chosen on validation images"
+    text = "Open dots: as trained; filled dots: with γ subtracted from the logits of the common classes."
     if any(arm.kind.searched_as_trained for arm in arms):
-        text += "; oversampling has no filled dot, because its hyper-parameters were searched without γ"
+        text += " Oversampling has no filled dot: its hyper-parameters were searched without γ"
         text += ", and its epochs were cut to the length of an ERM epoch, so it is not comparable" * bool(cut)
-    return text + "."
+        text += "."
+    return text
 
-# %% ../../nbs/study/16_comparison.ipynb #9e044332
+# %% ../../nbs/study/16_comparison.ipynb #6b761fe6
 def figure_comparison(
     scored: pd.DataFrame,
     dataset: str,
@@ -146,7 +146,7 @@ def figure_comparison(
     add_legend(figure)
     images = "n_f" if len(n_fs) > 1 else n_fs[0]
     caption = f"acc_h of {len(arms)} methods on {dataset} with {images} training images of each rare class "
-    caption += f"({drawn_label(scored['draw'].nunique())}, each method by itself). "
+    caption += f"({drawn_label(scored['draw'].nunique())}). "
     return figure, caption + dots_caption(arms.values(), cut)
 
 # %% ../../nbs/study/16_comparison.ipynb #c8a059f1
