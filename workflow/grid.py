@@ -72,7 +72,7 @@ class Stage:
 
     name: str  # of its rule
     notebook: str
-    arms: str  # the parameter arms; empty: the default of the notebook
+    parameters: dict  # what the notebook is given besides the run
     files: tuple[str, ...]  # what it makes in the folder of the run
     needs: tuple[str, ...] = ()  # files that earlier stages make there
     later: tuple[str, ...] = ()  # modules of later stages, which the pipeline imports
@@ -94,17 +94,17 @@ def make_stages(protocol: str) -> dict[str, Stage]:  # by name
     latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
     long = {"fine_tunes": True, "mem_mb": 6000, "minutes": 1440}
     stages = [
-        Stage("backbone", "nbs/01_backbone.ipynb", " ".join(tuned), row_files(tuned), (), PAPER[1:], **long),
-        Stage("vae", "nbs/02_vae.ipynb", "", vae + latents, baseline, PAPER[2:]),
-        Stage("classifier", "nbs/03_classifier.ipynb", " ".join(heads), row_files(heads), baseline + vae),
+        Stage("backbone", "nbs/01_backbone.ipynb", {"arms": " ".join(tuned)}, row_files(tuned), (), PAPER[1:], **long),
+        Stage("vae", "nbs/02_vae.ipynb", {}, vae + latents, baseline, PAPER[2:]),
+        Stage("classifier", "nbs/03_classifier.ipynb", {"arms": " ".join(heads)}, row_files(heads), baseline + vae),
     ]
-    for name, notebook, arms in (
-        ("controls", "10_controls", "all"),
-        ("search", "12_search", ""),
-        ("sensitivity", "13_sensitivity", "all"),
+    for name, notebook, parameters in (
+        ("controls", "10_controls", {"arms": "all"}),
+        ("search", "12_search", {"pairs": "all"}),
+        ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
         files = (f"{name}.jsonl", f"{name}.run.json")
-        stages.append(Stage(name, f"nbs/study/{notebook}.ipynb", arms, files, **long))
+        stages.append(Stage(name, f"nbs/study/{notebook}.ipynb", parameters, files, **long))
     return {stage.name: stage for stage in stages}
 
 

@@ -232,11 +232,11 @@ def builds(*kinds: str) -> Callable:
 
     return register
 
-# %% ../../nbs/lib/arms.ipynb #786ae15a
+# %% ../../nbs/lib/arms.ipynb #3381ee00
 def arms_table() -> list[dict]:  # kind, in words, input, reference
     "The list of arms for a text."
     return [
-        {"arm": kind.name + "k" * kind.repeated, "in words": kind.words,
+        {"arm": kind.name + "‹k›" * kind.repeated, "in words": kind.words,
          "classifier gets": kind.input, "reference": kind.reference}
         for kind in KINDS.values()
     ]  # fmt: skip

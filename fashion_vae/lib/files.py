@@ -6,7 +6,7 @@
 __all__ = ['PART', 'DTYPES', 'InputError', 'check_choice', 'project_root', 'resolve_path', 'writable_dir', 'atomic_path',
            'atomic_write', 'to_json', 'from_json', 'preallocate', 'memmap_array', 'open_mmap']
 
-# %% ../../nbs/lib/files.ipynb #2314e51b
+# %% ../../nbs/lib/files.ipynb #77ccaba5
 import json
 import os
 import platform
@@ -21,12 +21,30 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 from safetensors import SafetensorError
 
-# %% ../../nbs/lib/files.ipynb #5454c17c
+from .progress import kernel_shell
+
+# %% ../../nbs/lib/files.ipynb #274e674c
 class InputError(ValueError):
     "A value from outside that cannot be used. The message names the value, its origin and what is allowed."
 
-    def _render_traceback_(self) -> list[str]:  # IPython prints these lines for the exception
+    shown = False
+
+    def _render_traceback_(self) -> list[str]:  # IPython prints these lines, and asks for them twice
+        if not self.shown:
+            _scroll_here()
+        self.shown = True
         return [f"InputError: {self}"]
+
+
+def _scroll_here() -> None:
+    "After Run All, JupyterLab stands at the last cell: bring the running cell into view."
+    shell = kernel_shell()
+    if shell is None or not shell.kernel.get_parent("shell").get("content", {}).get("allow_stdin"):
+        return  # no person is at the notebook
+    from IPython.display import display
+
+    scroll = "const here = element; setTimeout(() => here.scrollIntoView({block: 'center'}), 700);"
+    display({"application/javascript": scroll}, raw=True)
 
 
 def check_choice(

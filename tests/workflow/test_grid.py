@@ -69,7 +69,7 @@ def test_the_smallest_class_limits_n_f(make_grid, photographs):
 def test_natural_imbalance_has_no_n_f(make_grid, photographs):
     natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
     assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
-    assert natural.stages["backbone"].arms == "plain osbal" and "n_f" not in natural.data_arguments()
+    assert natural.stages["backbone"].parameters == {"arms": "plain osbal"} and "n_f" not in natural.data_arguments()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,8 @@ def test_a_new_arm_appears_in_the_grid(make_grid, monkeypatch):
     monkeypatch.setattr(arms, "KINDS", dict(arms.KINDS))
     arms.add_kind("mix", "mixed features {k}", "control", "x", table_k=(30,))
     new = make_grid()
-    assert new.stages["classifier"].arms.endswith(" mix30") and "mix30" not in new.stages["backbone"].arms
+    assert new.stages["classifier"].parameters["arms"].endswith(" mix30")
+    assert "mix30" not in new.stages["backbone"].parameters["arms"]
     assert f"runs/rows/fashion-mnist-lt/{new.first}/mix30.json" in new.gathered()["rows.jsonl"]
 
 
