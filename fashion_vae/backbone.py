@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FineTuneNet', 'training_loss', 'validation', 'fine_tune', 'extract_features']
 
-# %% ../nbs/01_backbone.ipynb #b5d76f25
+# %% ../nbs/01_backbone.ipynb #6aa54376
 from collections.abc import Callable
 from pathlib import Path
 

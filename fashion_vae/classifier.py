@@ -7,7 +7,7 @@ __all__ = ['PlainHead', 'FeatureSet', 'head_input', 'Heads', 'linear_heads', 'cr
            'latent_head', 'BestEpoch', 'FittedHead', 'select_head', 'init_heads', 'train_heads', 'latent_use',
            'average_heads']
 
-# %% ../nbs/03_classifier.ipynb #c3514a4f
+# %% ../nbs/03_classifier.ipynb #74d8df68
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

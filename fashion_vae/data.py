@@ -8,7 +8,7 @@ __all__ = ['PHASES', 'EMBEDDED_FILE', 'EMBEDDED_SHA256', 'TABLE_1', 'ImageData',
            'oversampled_indices', 'assign_phases', 'split_photographs', 'load_images', 'split_for_run',
            'duplicates_across_phases']
 
-# %% ../nbs/00_data.ipynb #7addea42
+# %% ../nbs/00_data.ipynb #d086c5be
 import hashlib
 import io
 from dataclasses import dataclass

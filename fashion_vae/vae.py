@@ -6,7 +6,7 @@
 __all__ = ['beta_at', 'gaussian_kl', 'sample_latents', 'BetaVAE', 'loss_terms', 'check_features', 'train_vae', 'latent_report',
            'encode_in_parts']
 
-# %% ../nbs/02_vae.ipynb #ba350f43
+# %% ../nbs/02_vae.ipynb #5ad4be22
 import warnings
 
 import torch

@@ -35,13 +35,13 @@ def set_theme() -> None:
         "axes.titlelocation": "left",
     })  # fmt: skip
 
-# %% ../../nbs/lib/plots.ipynb #6e873223
+# %% ../../nbs/lib/plots.ipynb #e25755f0
 def png_bytes(figure, dpi: int) -> bytes:  # figure: matplotlib Figure
     "A figure as PNG."
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight")
     image = Image.open(file).convert("RGB")
-    if not any(ax.images for ax in figure.axes):
+    if image.getcolors(2**16):  # colour photographs have more colours, and need them
         image = image.quantize(256, dither=Image.Dither.NONE)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
@@ -81,10 +81,11 @@ def show_figure(
     display(Markdown(f"*{caption}*"))
     plt.close(figure)
 
-# %% ../../nbs/lib/plots.ipynb #901a0883
+# %% ../../nbs/lib/plots.ipynb #9022a041
 def _image(ax, pixels: np.ndarray) -> None:
     "One image without axes; grey images are drawn dark on white."
-    ax.imshow(pixels, cmap="gray_r" if pixels.ndim == 2 else None)
+    interpolation = "nearest" if len(pixels) <= 64 else None  # small images keep their pixels
+    ax.imshow(pixels, cmap="gray_r" if pixels.ndim == 2 else None, interpolation=interpolation)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     for side in ax.spines.values():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST_ROUND', 'MORE_ROUNDS', 'SearchConfig', 'figure_search', 'pair_means', 'candidate_pairs', 'pair_row']
 
-# %% ../../nbs/study/12_search.ipynb #1815c060
+# %% ../../nbs/study/12_search.ipynb #0b14ecd0
 from typing import Annotated, Literal
 
 import pandas as pd

@@ -6,7 +6,7 @@
 __all__ = ['AS_IT_IS', 'figure_varied', 'Variant', 'vae_variants', 'one_z', 'sampled_at_test', 'head_variants', 'all_variants',
            'variant_row', 'figure_variants']
 
-# %% ../../nbs/study/13_sensitivity.ipynb #9e163012
+# %% ../../nbs/study/13_sensitivity.ipynb #7bffbda2
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 

@@ -298,7 +298,7 @@ def claims_table(
     table = markdown_table(pd.DataFrame(lines, columns=names))
     return f"{head}\n\n{table}\n{claim_notes(results)}{CUT_EPOCHS if cut else ''}"
 
-# %% ../../nbs/study/14_statistics.ipynb #dc70ee5d
+# %% ../../nbs/study/14_statistics.ipynb #af9a7217
 def points_text(part: np.ndarray) -> str:  # (J, S)
     "A mean and its interval in words."
     low, high = interval(part)
@@ -319,8 +319,8 @@ def answer_text(scored: pd.DataFrame, n_f: int = 10) -> str:
         f" oversampling. A linear classifier that is retrained *without* a VAE gains {points_text(without[n_f])}."
         f" Between these two the VAE makes a difference of {points_text(np.mean([*added.values()], 0))}, averaged over"
         f" {', '.join(map(str, [*added][:-1]))} and {[*added][-1]} images a rare class. One constant γ, subtracted"
-        f" from the logits of the common classes, replaces even the retraining: with γ, VAE sampling is"
-        f" {points_text(with_gamma)} better than plain training."
+        f" from the logits of the common classes, does nearly as much without retraining: with γ for both, VAE"
+        f" sampling is {points_text(with_gamma)} better than plain training."
     )
 
 

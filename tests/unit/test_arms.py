@@ -126,7 +126,7 @@ def test_an_arm_without_a_meaning_in_a_setting_has_a_reason(name, features, prot
 
 def test_the_table_for_a_text_has_a_line_for_each_kind():
     table = arms.arms_table()
-    assert [line["arm"] for line in table] == [name + "k" * kind.repeated for name, kind in KINDS.items()]
+    assert [line["arm"] for line in table] == [name + "‹k›" * kind.repeated for name, kind in KINDS.items()]
     assert all("{" not in line["in words"] for line in table)
 
 
@@ -158,7 +158,7 @@ def add_noise(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
 def test_a_new_arm_is_in_all_lists(jitter):
     assert jitter in [arm.name for arm in table_arms()] and jitter in [arm.name for arm in study_arms()]
     assert "jitterbal" in [arm.name for arm in table_arms("natural")]
-    assert {"arm": "jitterk", "in words": "jittered features", "classifier gets": "x", "reference": ""} in (
+    assert {"arm": "jitter‹k›", "in words": "jittered features", "classifier gets": "x", "reference": ""} in (
         arms.arms_table()
     )
 
