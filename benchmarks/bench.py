@@ -28,6 +28,7 @@ from fashion_vae import backbone as B
 from fashion_vae import classifier as C
 from fashion_vae import vae as V
 from fashion_vae.data import FewShotSplit, ImageData, load_embedded, split_for_run
+from fashion_vae.lib import heads as H
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.cache import versions
 from fashion_vae.lib.config import RunConfig
@@ -282,7 +283,7 @@ def our_heads(seed: int, few: bool = False) -> float:
     accuracies, config = [], EIGHT.model_copy(update={"epochs": 1}) if few else EIGHT
     for arm, own_seed in HEADS[:1] if few else HEADS:
         features = with_seed(10 * seed + own_seed)
-        fitted = C.train_heads(features, C.latent_head(None, features, parse_arm(arm)), config)
+        fitted = H.train_heads(features, C.latent_head(None, features, parse_arm(arm)), config)
         accuracies += [candidate["val_acc"] for candidate in fitted.search]
     return float(np.mean(accuracies))
 
@@ -310,14 +311,14 @@ def their_heads(seed: int) -> float:
 def heads_work() -> Work:
     features = feature_set()
     data = C.latent_head(None, features, parse_arm("vae50"))
-    heads = C.Heads(data.eval_inputs["val"].shape[1], CLASSES, 8).to(DEVICE)
+    heads = H.Heads(data.eval_inputs["val"].shape[1], CLASSES, 8).to(DEVICE)
     weights = sum(p.numel() for p in heads.parameters())
     batch = data.epoch_indices[:64]
 
     def step():
         with torch.autocast(DEVICE, torch.bfloat16, enabled=features.precision == "bf16"):
-            logits = C.linear_heads(data.train_inputs(batch), heads.weight, heads.bias).float()
-        C.cross_entropy(logits, data.labels[batch], 1).sum().backward()
+            logits = H.linear_heads(data.train_inputs(batch), heads.weight, heads.bias).float()
+        H.cross_entropy(logits, data.labels[batch], 1).sum().backward()
 
     steps = len(HEADS) * EIGHT.epochs * -(-len(data.epoch_indices) // EIGHT.batch)
     return Work(
@@ -336,7 +337,7 @@ ONE = HEAD.model_copy(update={"epochs": 3, "factors": (1.0,), "decays": (DECAY,)
 def our_one(seed: int) -> float:
     features = with_seed(seed)
     data = C.latent_head(None, features, parse_arm("vae50"))
-    return C.train_heads(features, data, ONE).history[-1]["val_loss"]
+    return H.train_heads(features, data, ONE).history[-1]["val_loss"]
 
 
 def their_one(seed: int) -> float:
@@ -498,7 +499,7 @@ def precision_pairs(seeds: int = 10) -> list[dict]:
 
     def head(seed: int, precision: str) -> float:
         features = with_seed(seed, precision=precision)
-        fitted = C.train_heads(features, C.latent_head(None, features, parse_arm("vae50")))
+        fitted = H.train_heads(features, C.latent_head(None, features, parse_arm("vae50")))
         return max(candidate["val_acc_h"] for candidate in fitted.search)
 
     def backbone(seed: int, precision: str) -> float:

@@ -15,6 +15,7 @@ from fashion_vae import backbone as B
 from fashion_vae import classifier as C
 from fashion_vae import vae as V
 from fashion_vae.data import PHASES, FewShotSplit, ImageData
+from fashion_vae.lib import heads as H
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.defaults import HEAD, VaeConfig, backbone_config
 from fashion_vae.lib.networks import make_backbone, predict_in_batches
@@ -56,7 +57,7 @@ def heads(n: int = 5000, count: int = 9, draws: int = 1) -> float:
     start = time.perf_counter()
     for draw in range(draws):
         other = replace(features, rng=Rng((0, draw)))
-        C.train_heads(other, C.latent_head(None, other, parse_arm("vae1")), config)
+        H.train_heads(other, C.latent_head(None, other, parse_arm("vae1")), config)
     return time.perf_counter() - start
 
 

@@ -8,7 +8,7 @@ __all__ = ['STAGE_1', 'STAGE_2', 'Run', 'resolve', 'stage_identity', 'new_backbo
            'feature_set', 'plain_head', 'averaged_head', 'evaluate', 'finetuned_row', 'vae_row', 'fit_arm', 'head_row',
            'arm_row', 'plain_row']
 
-# %% ../nbs/lib/pipeline.ipynb #15a0de0b
+# %% ../nbs/lib/pipeline.ipynb #e1b55e19
 import hashlib
 import json
 import time
@@ -23,15 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .backbone import extract_features, fine_tune
-from fashion_vae.classifier import (
-    FeatureSet,
-    FittedHead,
-    PlainHead,
-    average_heads,
-    latent_head,
-    latent_use,
-    train_heads,
-)
+from .classifier import FeatureSet, PlainHead, average_heads, latent_head, latent_use
 from .data import PHASES, FewShotSplit, full_split, load_images, minority_classes, split_for_run
 from .lib.arms import BUILDERS, KINDS, Arm, builds, parse_arm
 from .lib.cache import Cache
@@ -47,6 +39,7 @@ from fashion_vae.lib.defaults import (
 )
 from .lib.distributed import run_distributed
 from .lib.files import PART, InputError, memmap_array, writable_dir
+from .lib.heads import FittedHead, train_heads
 from .lib.metrics import calibrated_stacking, calibration_bins, confusion
 from .lib.networks import PACKAGED, make_backbone
 from .lib.records import make_row

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError, atomic_write, project_root
-from fashion_vae.results import update_blocks
+from fashion_vae.lib.report import update_blocks
 
 ROWS = ("*.jsonl", "*.jsonl.gz", "*.csv")
 EXHIBITS = ("*.svg", "*.png", "*.md")

@@ -9,7 +9,7 @@ __all__ = ['GIVEN_K', 'PROPOSAL', 'CLASS_MEAN', 'N_F_LOOKS', 'CHOICES', 'arm_at'
            'equal_prior_pairs', 'averaged_pairs', 'latent_use_line', 'latent_use_table', 'sensitivity_effects',
            'variant_label', 'axis_limits', 'figure_sensitivity']
 
-# %% ../../nbs/study/16_comparison.ipynb #99b6e1d0
+# %% ../../nbs/study/16_comparison.ipynb #aebae83a
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,8 @@ from matplotlib.lines import Line2D
 from ..lib.arms import ABLATION, BASELINE, KINDS, UPPER_BOUND, Arm, parse_arm, study_arms
 from ..lib.metrics import metrics, minority_labels, n_f_label
 from ..lib.plots import WIDTH
-from ..results import markdown_table, paired_difference
+from ..lib.report import markdown_table
+from ..results import paired_difference
 from fashion_vae.study.statistics import (
     MIN_DRAWS,
     arm_values,

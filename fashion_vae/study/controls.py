@@ -9,7 +9,7 @@ __all__ = ['ACCURACIES', 'SCALE', 'unavailable', 'requested_arms', 'figure_accur
            'lent_variance', 'calibrated_head', 'smote_head', 'generated_features', 'figure_generated',
            'shuffled_labels', 'null_head', 'full_row', 'control_row', 'control_rows']
 
-# %% ../../nbs/study/10_controls.ipynb #a8db7be8
+# %% ../../nbs/study/10_controls.ipynb #ded62cd0
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,16 +20,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import fashion_vae.study.posthoc  # noqa: F401 (registers the post-hoc corrections)
-from fashion_vae.classifier import (
-    FeatureSet,
-    FittedHead,
-    HeadData,
-    cross_entropy,
-    cross_entropy_each,
-    latent_head,
-    linear_heads,
-    train_heads,
-)
+from ..classifier import FeatureSet, latent_head
 from ..data import full_split
 from fashion_vae.lib.arms import (
     KINDS,
@@ -42,6 +33,7 @@ from fashion_vae.lib.arms import (
     study_arms,
 )
 from ..lib.files import InputError
+from ..lib.heads import FittedHead, HeadData, cross_entropy, cross_entropy_each, linear_heads, train_heads
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, principal_axes
 from ..lib.records import make_row

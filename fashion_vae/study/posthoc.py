@@ -6,7 +6,7 @@
 __all__ = ['Head', 'CORRECTIONS', 'LINES', 'figure_plain_head', 'adjust_logits', 'normalise_weights', 'lower_common',
            'Correction', 'corrected_heads', 'choose_strength', 'posthoc_head', 'strength_curve', 'figure_strengths']
 
-# %% ../../nbs/study/11_posthoc.ipynb #4a65bba9
+# %% ../../nbs/study/11_posthoc.ipynb #d8017396
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from ..classifier import FeatureSet, FittedHead, PlainHead
+from ..classifier import FeatureSet, PlainHead
 from ..data import FewShotSplit
 from ..lib.arms import KINDS, Arm, builds
+from ..lib.heads import FittedHead
 from ..lib.metrics import confusion, metrics, select, validation_metrics
 from ..lib.plots import COMMON, RARE, WIDTH
 from ..pipeline import Run, plain_head

@@ -6,7 +6,7 @@
 __all__ = ['AS_IT_IS', 'figure_varied', 'Variant', 'vae_variants', 'one_z', 'sampled_at_test', 'head_variants', 'all_variants',
            'variant_row', 'figure_variants']
 
-# %% ../../nbs/study/13_sensitivity.ipynb #7bffbda2
+# %% ../../nbs/study/13_sensitivity.ipynb #2528ae97
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -14,9 +14,10 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from ..classifier import FeatureSet, HeadData, latent_head, train_heads
+from ..classifier import FeatureSet, latent_head
 from ..lib.arms import KINDS, PROPOSED, Arm, table_arms
 from ..lib.defaults import HeadConfig, VaeConfig
+from ..lib.heads import HeadData, train_heads
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, principal_axes
 from ..pipeline import Run, feature_set, head_row

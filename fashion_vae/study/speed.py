@@ -9,7 +9,7 @@ __all__ = ['WORKS', 'OTHER_MACHINE', 'COLOURS', 'SPENT', 'GROWTH', 'DECADES', 'W
            'growth_exponent', 'growth_of', 'growth_panels', 'span_decades', 'figure_growth', 'figure_memory',
            'memory_table', 'CostConfig', 'stage_hours', 'cost_estimate', 'million_text', 'read_faults', 'faults_table']
 
-# %% ../../nbs/study/15_speed.ipynb #c3091070
+# %% ../../nbs/study/15_speed.ipynb #0b04e7ae
 import json
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from scipy.stats import t
 from ..lib.config import BaseConfig
 from ..lib.files import InputError, resolve_path
 from ..lib.plots import WIDTH
-from ..results import markdown_table
+from ..lib.report import markdown_table
 
 # %% ../../nbs/study/15_speed.ipynb #4a525cf3
 class SpeedReport(BaseConfig):

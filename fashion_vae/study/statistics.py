@@ -9,7 +9,7 @@ __all__ = ['MIN_DRAWS', 'ALL_N_F', 'FEWER_STEPS', 'NARROWER', 'CLAIMS', 'CUT_EPO
            'ClaimResult', 'evaluate_claims', 'claim_line', 'claim_notes', 'tested_difference', 'claims_table',
            'points_text', 'answer_text', 'short_claims', 'sampling_error', 'variance_components', 'variance_table']
 
-# %% ../../nbs/study/14_statistics.ipynb #feaafc8e
+# %% ../../nbs/study/14_statistics.ipynb #d4591190
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from ..lib.config import BaseConfig
 from ..lib.files import check_choice, resolve_path
 from ..lib.metrics import minority_labels, n_f_label
 from ..lib.plots import WIDTH
-from ..results import format_ci, markdown_table, paired_difference
+from ..lib.report import format_ci, markdown_table
+from ..results import paired_difference
 
 # %% ../../nbs/study/14_statistics.ipynb #23b5579c
 class StudyReport(BaseConfig):

@@ -17,7 +17,8 @@ import pytest
 
 from fashion_vae.lib.config import BaseConfig
 from fashion_vae.lib.metrics import metrics_table
-from fashion_vae.results import read_rows, remedy_report
+from fashion_vae.lib.report import remedy_report
+from fashion_vae.results import read_rows
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import small_run
 
-from fashion_vae.classifier import HeadData, latent_head
+from fashion_vae.classifier import latent_head
 from fashion_vae.lib import arms
 from fashion_vae.lib.arms import BUILDERS, KINDS, Arm, add_kind, builds, parse_arm, study_arms, table_arms
 from fashion_vae.lib.exhibits import methods_figure
 from fashion_vae.lib.files import InputError
+from fashion_vae.lib.heads import HeadData
 from fashion_vae.lib.metrics import metrics_table
 from fashion_vae.lib.models import load_model, save_model
 from fashion_vae.pipeline import arm_row, backbone_stage, feature_set, finetuned_row, vae_stage

@@ -9,21 +9,11 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from toys import toy_features
 
-from fashion_vae import classifier
-from fashion_vae.classifier import (
-    FeatureSet,
-    FittedHead,
-    Heads,
-    PlainHead,
-    average_heads,
-    head_input,
-    latent_head,
-    latent_use,
-    linear_heads,
-    train_heads,
-)
+from fashion_vae.classifier import FeatureSet, PlainHead, average_heads, head_input, latent_head, latent_use
+from fashion_vae.lib import heads as heads_module
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.defaults import HEAD, HeadConfig
+from fashion_vae.lib.heads import FittedHead, Heads, linear_heads, train_heads
 from fashion_vae.lib.training import Rng, init_module
 
 
@@ -32,7 +22,7 @@ def single(**more) -> HeadConfig:
     return HEAD.model_copy(update={"factors": (1.0,), "decays": (0.0,), **more})
 
 
-def head_data(features: FeatureSet, arm: str) -> classifier.HeadData:
+def head_data(features: FeatureSet, arm: str) -> heads_module.HeadData:
     return latent_head(None, features, parse_arm(arm))
 
 
@@ -103,10 +93,10 @@ def test_heads_are_linear_layers_side_by_side():
 
 def test_cross_entropy_is_that_of_each_head():
     logits, y = torch.randn(5, 2, 3), torch.tensor([0, 1, 2, 0, 1])
-    each = classifier.cross_entropy_each(logits, y)
+    each = heads_module.cross_entropy_each(logits, y)
     for h in range(2):
         assert torch.allclose(each[:, h], F.cross_entropy(logits[:, h], y, reduction="none"), atol=1e-6)
-        assert classifier.cross_entropy(logits, y, 1)[h] == pytest.approx(F.cross_entropy(logits[:, h], y).item())
+        assert heads_module.cross_entropy(logits, y, 1)[h] == pytest.approx(F.cross_entropy(logits[:, h], y).item())
 
 
 @pytest.mark.parametrize("metric", ["val_acc", "val_acc_h"])
@@ -164,7 +154,7 @@ def test_z_alone_has_the_width_of_the_latents():
 def test_arms_with_one_k_see_their_images_in_one_order():
     features, orders = toy_features(), {}
 
-    def watched(arm: str) -> classifier.HeadData:
+    def watched(arm: str) -> heads_module.HeadData:
         data = head_data(features, arm)
 
         def inputs(i: torch.Tensor) -> torch.Tensor:

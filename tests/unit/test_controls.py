@@ -11,12 +11,13 @@ from imblearn.over_sampling import SMOTE
 from scipy.special import logsumexp
 from toys import small_run
 
-from fashion_vae.classifier import FeatureSet, HeadData, latent_head, train_heads
+from fashion_vae.classifier import FeatureSet, latent_head
 from fashion_vae.data import PHASES, FewShotSplit, ImageData
 from fashion_vae.lib.arms import BUILDERS, parse_arm
 from fashion_vae.lib.config import RunConfig
 from fashion_vae.lib.defaults import HEAD
 from fashion_vae.lib.files import InputError
+from fashion_vae.lib.heads import HeadData, train_heads
 from fashion_vae.lib.metrics import confusion, metrics
 from fashion_vae.lib.training import Rng
 from fashion_vae.pipeline import arm_row, backbone_stage, feature_set, full_run, resolve

@@ -16,6 +16,7 @@ import json, sys, threading
 from pathlib import Path
 import numpy as np, torch
 from fashion_vae import classifier as C, pipeline as P, vae as V
+from fashion_vae.lib import heads as H
 from fashion_vae.data import PHASES, FewShotSplit, ImageData
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.cache import Cache
@@ -60,7 +61,7 @@ parts = [{"train": v, "val": v[:100], "test": v[:100]} for v in (scaled, mu, log
 y = {p: torch.from_numpy(split.labels(p)) for p in PHASES}
 features = C.FeatureSet(split, *parts, y, Rng((0, 0)), net)
 head = HEAD.model_copy(update={"epochs": 1, "batch": 512})
-C.train_heads(features, C.latent_head(None, features, parse_arm("vae1")), head)
+H.train_heads(features, C.latent_head(None, features, parse_arm("vae1")), head)
 done.set()
 watcher.join()
 print(json.dumps({"features": x.nbytes / 2**20, "growth": peak[0] - before}))

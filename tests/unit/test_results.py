@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fashion_vae import results
-from fashion_vae.lib import arms
+from fashion_vae.lib import arms, report
 from fashion_vae.lib.exhibits import methods_figure, plot_methods, recall_figure
 from fashion_vae.lib.files import InputError
 from fashion_vae.lib.metrics import metrics_table
@@ -137,7 +137,7 @@ def test_every_count_of_table_1_adds_up(rows):
 
 
 def test_a_table_escapes_what_would_break_it():
-    text = results.markdown_table(pd.DataFrame({"class": ["a|b\nc"], "images": ["007"]}))
+    text = report.markdown_table(pd.DataFrame({"class": ["a|b\nc"], "images": ["007"]}))
     assert r"a\|b c" in text and " 007 " in text and text.count("\n") == 3
 
 
@@ -239,8 +239,8 @@ def test_recall_is_the_mean_over_draws_apart_for_rare_and_common():
 
 def test_equal_rows_reproduce(rows, published):
     runs = read_lines(published / "runs.jsonl")
-    text = results.reproduction_report(rows, runs, deepcopy(rows), runs)
-    assert results.compare_rows(rows, deepcopy(rows)) == []
+    text = report.reproduction_report(rows, runs, deepcopy(rows), runs)
+    assert report.compare_rows(rows, deepcopy(rows)) == []
     assert f"**{len(rows)} of {len(rows)} rows" in text and "The environment is the same" in text
     assert "Python 3." in text and "not recorded" not in text
 
@@ -249,11 +249,11 @@ def test_a_changed_count_is_found(rows, changed):
     row = one(changed, arm="vae50", n_f=10, draw=1)
     rare = row["classes"].index(row["minority_classes"][0])
     row["confusion"]["test"][rare][rare] += 1
-    (difference,) = results.compare_rows(changed, rows)
+    (difference,) = report.compare_rows(changed, rows)
     before, after = (metrics_table([one(r, arm="vae50", n_f=10, draw=1)])["acc_h"][0] for r in (rows, changed))
     assert (difference["arm"], difference["n_f"], difference["draw"]) == ("vae50", 10, 1)
     assert difference["fields"] == ["confusion.test"] and difference["points"] == pytest.approx(after - before)
-    text = results.reproduction_report(changed, [], rows, [])
+    text = report.reproduction_report(changed, [], rows, [])
     assert f"**{len(rows) - 1} of {len(rows)} rows" in text and "Rows that differ: 1." in text
     assert f"{after - before:.2f} points (arm vae50, n_f 10, draw 1, seed 0)" in text and "confusion.test" in text
 
@@ -261,9 +261,9 @@ def test_a_changed_count_is_found(rows, changed):
 def test_a_changed_curve_of_a_vae_is_found_though_it_has_no_acc_h(rows, changed):
     row = next(row for row in changed if "latent" in row)
     row["history"][3]["loss"] += 1e-5
-    (difference,) = results.compare_rows(changed, rows)
+    (difference,) = report.compare_rows(changed, rows)
     assert difference["fields"] == ["history"] and np.isnan(difference["points"])
-    assert "is 0.00 points" in results.reproduction_report(changed, [], rows, [])
+    assert "is 0.00 points" in report.reproduction_report(changed, [], rows, [])
 
 
 def test_another_version_is_environment_and_no_difference(rows, changed, published):
@@ -271,9 +271,9 @@ def test_another_version_is_environment_and_no_difference(rows, changed, publish
     for row in changed:
         row["versions"]["torch"] = "9.9"
         row["threads"] = row["config"]["threads"] = 7
-    assert results.compare_rows(changed, rows) == []
+    assert report.compare_rows(changed, rows) == []
     other = [run | {"python": "3.12.0", "machine": "a fast one"} for run in runs]
-    text = results.reproduction_report(changed, other, rows, runs)
+    text = report.reproduction_report(changed, other, rows, runs)
     assert f"**{len(rows)} of {len(rows)} rows" in text and "The environment differs" in text
     lines = [line.replace(" ", "") for line in text.splitlines() if line.startswith("|")]
     assert f"|torch|9.9|{rows[0]['versions']['torch']}|" in lines and "|threads|7|1|" in lines
@@ -283,14 +283,14 @@ def test_another_version_is_environment_and_no_difference(rows, changed, publish
 
 
 def test_rows_of_one_side_are_counted(rows):
-    text = results.reproduction_report(rows[:-2], [], rows[1:], [])
+    text = report.reproduction_report(rows[:-2], [], rows[1:], [])
     assert f"**{len(rows) - 3} of {len(rows) - 3} rows" in text
     assert "Rows without a published counterpart: 1." in text
     assert "Published rows that this run lacks: 2." in text
 
 
 def test_without_published_rows_there_is_one_sentence(rows):
-    text = results.reproduction_report(rows, [], [], [])
+    text = report.reproduction_report(rows, [], [], [])
     assert text == "No rows are published for fashion-mnist-lt, so there is nothing to compare this run with.\n"
 
 
@@ -299,9 +299,9 @@ def test_without_published_rows_there_is_one_sentence(rows):
 
 def test_blocks_are_replaced_between_their_marks():
     text = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n<!-- u -->\n<!-- /u -->\n"
-    new = results.update_blocks(text, {"t": "n\\1\nm\n", "u": "x", "none": "y"})
+    new = report.update_blocks(text, {"t": "n\\1\nm\n", "u": "x", "none": "y"})
     assert new == "a\n<!-- t -->\nn\\1\nm\n<!-- /t -->\nb\n<!-- u -->\nx\n<!-- /u -->\n"
-    assert results.update_blocks("<!-- t -->\nnever closed", {"t": "new"}) == "<!-- t -->\nnever closed"
+    assert report.update_blocks("<!-- t -->\nnever closed", {"t": "new"}) == "<!-- t -->\nnever closed"
 
 
 # data that are imbalanced already
@@ -314,7 +314,7 @@ def test_the_corrected_interval_covers_where_the_ordinary_one_does_not():
         images = rng.choice([-1.0, 0.0, 0.0, 1.0, 1.0], 200)  # of an image: right by one arm less right by the other
         differences = np.array([rng.permutation(images)[:70].mean() for _ in range(5)])
         for i, test_share in enumerate((70 / 120, 0.0)):
-            low, high = results.corrected_interval(differences, test_share)
+            low, high = report.corrected_interval(differences, test_share)
             hits[i] += low <= 0.2 <= high
     assert 0.92 < hits[0] / 2000 < 0.99 and hits[1] / 2000 < 0.85
 
@@ -328,7 +328,7 @@ def natural(draws: int, **scores) -> pd.DataFrame:
 def test_the_method_is_chosen_by_validation_within_each_split():
     plain, crt = ((10, 10, 10), (0, 0, 0)), ((30, 31, 32), (50, 50, 50))
     scored = natural(3, plain=plain, osbal=((40, 41, 45), (20, 20, 90)), crtbal=crt)
-    text = results.remedy_report(scored, "toy", 0.58)
+    text = report.remedy_report(scored, "toy", 0.58)
     assert "times chosen: classifier re-training balanced 2, oversampling balanced 1" in text
     assert "Use **classifier re-training balanced** (`crtbal`)" in text
     assert "**+25.3 [" in text  # 20, 21 and 35
@@ -341,5 +341,5 @@ def test_the_method_is_chosen_by_validation_within_each_split():
 def test_how_certain_the_gain_is(test, verdict):
     n = len(test)
     scored = natural(n, plain=((10,) * n, (0,) * n), osbal=(test, (1,) * n))
-    text = results.remedy_report(scored, "toy", 0.58)
+    text = report.remedy_report(scored, "toy", 0.58)
     assert f"points**: {verdict}" in text and "nan" not in text
