@@ -299,14 +299,14 @@ def claims_table(
     table = markdown_table(pd.DataFrame(lines, columns=names))
     return f"{head}\n\n{table}\n{claim_notes(results)}{CUT_EPOCHS if cut else ''}"
 
-# %% ../../nbs/study/14_statistics.ipynb #af9a7217
+# %% ../../nbs/study/14_statistics.ipynb #1a0d424d
 def points_text(part: np.ndarray) -> str:  # (J, S)
     "A mean and its interval in words."
     low, high = interval(part)
     return f"{part.mean():.1f} points (95 % interval {low:.1f} to {high:.1f})"
 
 
-def answer_text(scored: pd.DataFrame, n_f: int = 10) -> str:
+def answer_text(scored: pd.DataFrame, dataset: str, n_f: int = 10) -> str:
     "The answer, from paired differences at one n_f and over all."
     kinds = {kind: table_names(kind) for kind in ("vae", "os", "crt", "plain")}
 
@@ -316,12 +316,11 @@ def answer_text(scored: pd.DataFrame, n_f: int = 10) -> str:
     over, without, added = (difference(a, b) for a, b in (("vae", "os"), ("crt", "os"), ("vae", "crt")))
     with_gamma = difference("vae", "plain", "acc_h_gamma")[n_f]
     return (
-        f"**Answer.** With {n_f} images a rare class, VAE sampling gains {points_text(over[n_f])} of acc_h over"
-        f" oversampling. A linear classifier that is retrained *without* a VAE gains {points_text(without[n_f])}."
-        f" Between these two the VAE makes a difference of {points_text(np.mean([*added.values()], 0))}, averaged over"
-        f" {', '.join(map(str, [*added][:-1]))} and {[*added][-1]} images a rare class. One constant γ, subtracted"
-        f" from the logits of the common classes, does nearly as much without retraining: with γ for both, VAE"
-        f" sampling is {points_text(with_gamma)} better than plain training."
+        f"**Answer.** On {dataset} with {n_f} images a rare class, VAE sampling gains {points_text(over[n_f])} of acc_h"
+        f" over oversampling. A linear classifier that is retrained *without* a VAE gains {points_text(without[n_f])}."
+        f" The VAE's own share, averaged over {', '.join(map(str, added))} images a rare class, is"
+        f" {points_text(np.mean([*added.values()], 0))}. With one constant γ, subtracted from the logits of the common"
+        f" classes of both, VAE sampling is {points_text(with_gamma)} ahead of plain training."
     )
 
 
