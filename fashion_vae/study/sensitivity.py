@@ -23,7 +23,7 @@ from ..lib.plots import COMMON, RARE, WIDTH, principal_axes
 from ..pipeline import Run, feature_set, head_row
 from ..vae import beta_at, sample_latents
 
-# %% ../../nbs/study/13_sensitivity.ipynb #a26b3cba
+# %% ../../nbs/study/13_sensitivity.ipynb #a56922e1
 def _draw_beta(ax, config: VaeConfig) -> None:
     "The schedule of β with three factors."
     epochs = range(1, config.epochs + 1)
@@ -33,7 +33,7 @@ def _draw_beta(ax, config: VaeConfig) -> None:
     ax.set(yscale="log", xlabel="epoch", ylabel="β")
     ax.legend(loc="lower right")
 
-
+# %% ../../nbs/study/13_sensitivity.ipynb #928d3362
 def _draw_latents(ax, features: FeatureSet) -> None:
     "Latents of one rare class in an epoch: 50 samples an image, and one."
     own = features.y["train"] == features.split.minority[0]
@@ -56,7 +56,7 @@ def _draw_uses(ax, features: FeatureSet) -> None:
     ax.set_yticks(range(len(uses)), ["balanced" if k == "bal" else f"k = {k}" for k in uses])
     ax.set(xlabel="rare images in an epoch (%)", xlim=(0, None), ylim=(len(uses) - 0.5, -0.5))
 
-
+# %% ../../nbs/study/13_sensitivity.ipynb #356b5892
 def figure_varied(run: Run, features: FeatureSet):  # figure, caption
     "Three of the choices: the schedule of β, how often z is sampled, and how often a rare image is used."
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
