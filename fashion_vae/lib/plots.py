@@ -225,7 +225,7 @@ def plot_kl_units(kl: list[float]):  # nats of each latent, falling -> figure, c
     caption = "KL divergence of each latent unit, sorted; means over the training images."
     return figure, f"{caption} {used} of {len(kl)} units carry more than 0.1 nats (dark)."
 
-# %% ../../nbs/lib/plots.ipynb #dc35cbbd
+# %% ../../nbs/lib/plots.ipynb #b2ceb098
 def plot_latents(
     mu: np.ndarray,  # (N, L) posterior means of the training images
     z: np.ndarray,  # (n·uses, L) samples of one rare class
@@ -242,7 +242,7 @@ def plot_latents(
     ax.plot(*means.T, "o", color=RARE, ms=5, mec="white", mew=0.5, label=f"μ of {name}, {len(means)} images")
     ax.set(xlabel=names[0], ylabel=names[1])
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
-    caption = f"Latents of the training images in two principal components, with {uses} samples z an image of {name}."
+    caption = f"Latents of the training images in two principal components; {uses} samples z of each image of {name}."
     return figure, caption + " The samples scatter around the means of their images."
 
 
