@@ -108,8 +108,9 @@ def test_calibrated_stacking_is_that_of_a_plain_loop(case, bias):
         v[:, 0] += np.float32(bias)
     gamma, acc_h, counts = stacking_of_a_loop(logits, y, rare)
     ours = m.calibrated_stacking(logits, y, rare)
-    assert (ours["gamma"], ours["confusion"]) == (gamma, counts)
-    assert ours["val_acc_h"] == pytest.approx(acc_h)
+    assert ours["val_acc_h"] == pytest.approx(acc_h, abs=1e-12)
+    if ours["gamma"] == gamma:  # else the two tie in acc_h but for rounding
+        assert ours["confusion"] == counts
 
 
 def test_gamma_gives_back_what_was_added_to_the_common_classes():
