@@ -48,7 +48,7 @@ def metrics(
         "worst_class": float(recall.min()),
     }
 
-# %% ../../nbs/lib/metrics.ipynb #937a070e
+# %% ../../nbs/lib/metrics.ipynb #660aca11
 def validation_metrics(
     logits: np.ndarray,  # (N, H, C) of H candidates
     y: np.ndarray,  # (N,) labels
@@ -68,7 +68,8 @@ def select(
     key: str = "val_acc_h",
 ) -> int:  # index of the best
     "The candidate with the largest `key`; ties go to the higher accuracy, then to the first."
-    return max(range(len(search)), key=lambda i: (search[i][key], search[i]["val_acc"]))
+    # rounded, because equal values of acc_h can differ in their last bit
+    return max(range(len(search)), key=lambda i: (round(search[i][key], 12), round(search[i]["val_acc"], 12)))
 
 # %% ../../nbs/lib/metrics.ipynb #a79c275b
 GAMMAS = sorted(np.linspace(-4, 8, 25).tolist(), key=abs)
