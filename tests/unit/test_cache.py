@@ -1,5 +1,6 @@
 "A stage in the cache is used only if nothing that it depends on has changed; it is computed once."
 
+import json
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file
 from fashion_vae import vae
 from fashion_vae.lib import cache
 from fashion_vae.lib.cache import Cache, module_digest, stage_key
+from fashion_vae.lib.files import to_json
 
 CODE = ("lib.files",)
 
@@ -78,6 +80,18 @@ def test_a_stage_renamed_to_the_key_of_another_is_refused(tmp_path):
         again = get(tmp_path, k=2)[1]
     assert again["key"] == other["key"] and again["made"] not in (one["made"], other["made"])
     assert get(tmp_path, k=2)[1] == again
+
+
+@pytest.mark.xfail(strict=True, reason="cause 2: not mended yet")
+def test_a_stage_of_another_configuration_is_refused_even_with_a_right_digest(tmp_path):
+    first = get(tmp_path, draw=0)[1]
+    record = next(tmp_path.glob("*.json"))
+    path, note = record.with_suffix(".safetensors"), json.loads(record.read_bytes())
+    note["config"] = {"draw": 1}
+    note["sha256"] = cache._digest(path, first["key"], note["record"], note["config"])
+    record.write_bytes(to_json(note))
+    with pytest.warns(UserWarning, match="computed again"):
+        assert get(tmp_path, draw=0)[1] != first
 
 
 @pytest.mark.parametrize("note", [b"[]\n", b"7\n", b"{}\n", b'{"sha256": "0"}\n'])
