@@ -66,18 +66,19 @@ def _digest(path: Path, *notes) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, key: str) -> tuple[dict, dict] | None:  # arrays and record
-    "Read a kept stage; warn and return nothing if it is damaged or belongs to another key."
+def _read(path: Path, key: str, config: dict) -> tuple[dict, dict] | None:  # arrays and record
+    "Read a kept stage; warn and return nothing if it is damaged or belongs to another key or configuration."
     record_file = path.with_suffix(".json")
     if not (path.exists() and record_file.exists()):
         return None
     try:
         note = from_json(record_file.read_bytes())
-        if note["sha256"] == _digest(path, key, note["record"], note["config"]):
+        ours = note["record"]["key"] == key and to_json(note["config"]) == to_json(config)
+        if ours and note["sha256"] == _digest(path, key, note["record"], note["config"]):
             return open_mmap(path), note["record"]
     except (ValueError, KeyError, TypeError):
         pass
-    warnings.warn(f"{path.name} is damaged (its SHA-256 differs): computed again", stacklevel=3)
+    warnings.warn(f"{path.name} is damaged, or of another run: computed again", stacklevel=3)
     return None
 
 # %% ../../nbs/lib/cache.ipynb #a6d3629e
@@ -99,7 +100,7 @@ class Cache:
         path = self.folder / f"{kind}-{key}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if kept := _read(path, key):
+            if kept := _read(path, key, config):
                 return kept
             checkpoint = path.with_suffix(".partial")
             arrays, record = build(checkpoint)

@@ -93,19 +93,23 @@ class Checkpoint:
     path: Path
     generators: tuple[torch.Generator, ...] = ()  # that the training draws from
 
+    def _digest(self, data: bytes) -> bytes:
+        "SHA-256 of the file's name, which names the run, and of its content."
+        return hashlib.sha256(self.path.name.encode() + data).digest()
+
     def save(self, parts: dict, progress: tuple) -> None:
         "Save the states of model, optimiser and scheduler, of the generators, and what was recorded so far."
         states = {name: part.state_dict() for name, part in parts.items()}
         file = io.BytesIO()
         torch.save([states, [g.get_state() for g in self.generators], progress], file)
-        atomic_write(self.path, hashlib.sha256(file.getvalue()).digest() + file.getvalue())
+        atomic_write(self.path, self._digest(file.getvalue()) + file.getvalue())
 
     def load(self, parts: dict) -> tuple | None:  # what was recorded so far; None: start from the beginning
         "Restore all states, if there is a file whose SHA-256 is right."
         data = self.path.read_bytes() if self.path.exists() else b""
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
+        if self._digest(data[32:]) != data[:32]:
             if data:
-                warnings.warn(f"{self.path.name} is damaged: training starts again", stacklevel=3)
+                warnings.warn(f"{self.path.name} is damaged, or of another run: training starts again", stacklevel=3)
             return None
         states, generators, progress = torch.load(io.BytesIO(data[32:]), "cpu", weights_only=True)
         for name, part in parts.items():

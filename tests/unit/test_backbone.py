@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(train, tmp_path):
     data = bytearray((tmp_path / "stopped").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "stopped").write_bytes(data)
-    with pytest.warns(UserWarning, match="stopped is damaged: training starts again"):
+    with pytest.warns(UserWarning, match="stopped is damaged, or of another run: training starts again"):
         again, other_history, epochs = train("stopped")
     assert epochs == 4 and other_history == history
     assert same_weights(straight, again)
