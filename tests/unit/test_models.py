@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch import Tensor
 from toys import small_run
 
@@ -25,6 +26,7 @@ from fashion_vae.lib.models import Model, load_model, model_folder, posterior_me
 from fashion_vae.lib.networks import make_backbone
 from fashion_vae.lib.photos import read_image
 from fashion_vae.lib.training import Rng, init_module
+from fashion_vae.lib.widgets import side_by_side
 from fashion_vae.pipeline import arm_row, backbone_stage, feature_set, finetuned_row, vae_stage
 from fashion_vae.vae import BetaVAE
 
@@ -206,6 +208,42 @@ def test_a_photo_that_is_none(tmp_path, photo, reason):
     Image.new("1", (9000, 9100)).save(tmp_path / "big.png")
     with pytest.raises(InputError, match=f"photo '.*{photo}': .*{reason}"):
         predict(tmp_path / photo, model)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch) -> Path:
+    "A program gs, the first on PATH, that leaves this file when it is started."
+    started, program = tmp_path / "started", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch '{started}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for gs once a process
+    return started
+
+
+def test_the_false_ghostscript_is_started_by_pillow_itself(ghostscript, tmp_path):
+    (tmp_path / "a.eps").write_bytes(EPS)
+    with pytest.raises(OSError), Image.open(tmp_path / "a.eps") as image:
+        image.load()  # nothing was drawn
+    assert ghostscript.exists()
+
+
+@pytest.mark.xfail(strict=True, reason="cause 5: not mended yet")
+@pytest.mark.parametrize("way", ["a collection", "a path", "the upload button"])
+def test_postscript_with_a_pictures_name_reaches_no_program(ghostscript, tmp_path, way):
+    model, _, _ = toy_model(tmp_path / "model")
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(EPS)
+    if way == "a collection":
+        assert read_image(photo, 28)[0]["reason"] == "undecodable"
+    else:
+        with pytest.raises(InputError, match="undecodable"):
+            predict(photo, model) if way == "a path" else side_by_side(EPS, model, ("plain", "vae30"))
+    assert not ghostscript.exists()
 
 
 def harm_model(folder: Path, harm: str) -> None:
