@@ -2,8 +2,10 @@
 
 import os
 import platform
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +74,44 @@ def test_temporary_files_of_ended_processes_are_removed_and_those_of_running_one
         (tmp_path / name).touch()
     atomic_write(tmp_path / "row.json", b"new")
     assert sorted(os.listdir(tmp_path)) == sorted([*names[1:], "row.json"])
+
+
+# files of a user
+
+
+@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "a socket"])
+def test_what_is_no_file_is_refused_without_waiting(tmp_path, monkeypatch, kind):
+    path = tmp_path / "photo.jpg"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        monkeypatch.chdir(tmp_path)  # the name of a socket may have 108 characters
+        socket.socket(socket.AF_UNIX).bind(path.name)
+    with pytest.raises(InputError, match=rf"^{path}: it is {kind}; needed is a file$"):
+        files.read_regular(path, 100)
+
+
+@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
+def test_a_file_is_read_up_to_its_limit_and_a_larger_one_is_not_read(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"x" * 2**20)
+    assert files.read_regular(path, 2**20) == b"x" * 2**20
+    os.truncate(path, 2**42)  # 4 TiB without a block on the disk
+    with pytest.raises(InputError, match=rf"^{path}: it is larger than 1 MiB$"):
+        files.read_regular(path, 2**20)
+    with pytest.raises(FileNotFoundError):
+        files.read_regular(tmp_path / "nowhere", 1)
+
+
+@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
+def test_a_file_that_grows_without_end_is_not_read_on(tmp_path):
+    with pytest.raises(InputError, match="its size has changed while it was read"):
+        files.read_regular(Path("/proc/self/maps"), 2**20)  # says that it is empty
 
 
 # JSON

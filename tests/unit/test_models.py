@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import EpsImagePlugin, Image
+from test_listing import ended_within
 from torch import Tensor
 from toys import small_run
 
@@ -244,6 +245,21 @@ def test_postscript_with_a_pictures_name_reaches_no_program(ghostscript, tmp_pat
         with pytest.raises(InputError, match="undecodable"):
             predict(photo, model) if way == "a path" else side_by_side(EPS, model, ("plain", "vae30"))
     assert not ghostscript.exists()
+
+
+@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
+@pytest.mark.parametrize("kind,problem", [("pipe", "it is a pipe"), ("huge", "it is larger than")])
+@pytest.mark.parametrize("name", ["photo.jpg", "model.json", "model.safetensors"])
+def test_a_pipe_or_a_huge_file_in_the_place_of_a_photo_or_model(tmp_path, name, kind, problem):
+    toy_model(tmp_path)
+    picture(tmp_path).rename(tmp_path / "photo.jpg")
+    if kind == "pipe":
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+    else:
+        os.truncate(tmp_path / name, 2**42)  # takes no place on the disk
+    with ended_within(5), pytest.raises(InputError, match=rf"^(photo|model) '{tmp_path}.*{name}'?: {problem}"):
+        predict(tmp_path / "photo.jpg", tmp_path)
 
 
 def harm_model(folder: Path, harm: str) -> None:

@@ -1,5 +1,6 @@
 "Networks, their published weights, and the batches that they take."
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from test_listing import ended_within
 from torch import nn
 
 from fashion_vae.lib import networks
@@ -44,6 +46,22 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path, content, capsys):
     with pytest.raises(InputError, match=r"^parameter weights = "):
         make_backbone("resnet-small", str(tmp_path / "w.pt"))
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_in_a_huge_file_are_not_read(tmp_path, suffix):
+    file = tmp_path / f"w{suffix}"
+    file.touch()
+    os.truncate(file, 2**42)  # takes no place on the disk
+    with pytest.raises(InputError, match=rf"^parameter weights = '{file}': it is larger than 1024 MiB$"):
+        make_backbone("resnet-small", str(file))
+
+
+def test_weights_that_are_a_pipe_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "w.pt")
+    with ended_within(5), pytest.raises(InputError, match="neither auto, none, a published name, nor a file"):
+        make_backbone("resnet-small", str(tmp_path / "w.pt"))
 
 
 def test_weights_that_are_not_there_are_refused():
