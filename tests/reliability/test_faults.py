@@ -1,5 +1,6 @@
 "What is kept survives kills, races, full disks and flipped bits. Long forms: make soak."
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from fashion_vae.lib.files import InputError, atomic_write
 from fashion_vae.lib.listing import list_images
 from fashion_vae.lib.models import load_model, model_folder, save_model
 from fashion_vae.lib.photos import kept_manifest
+from fashion_vae.lib.rows import read_lines
 from fashion_vae.lib.training import Checkpoint, Rng, fit
 from fashion_vae.pipeline import arm_row, feature_set, finetuned_row, resolve
 from fashion_vae.vae import train_vae
@@ -307,6 +309,22 @@ def a_model(folder: Path):
     return [model / "model.safetensors", model / "model.json"], use
 
 
+def some_rows(folder: Path):
+    published = ROOT / "results" / "fashion-mnist-lt"
+    some = (published / "rows.jsonl").read_bytes().splitlines(keepends=True)[:12]
+    files = [folder / "rows.jsonl", folder / "studies.jsonl.gz", folder / "plain.json"]
+    packed = gzip.compress(b"".join(some), mtime=0)
+    for file, content in zip(files, (b"".join(some), packed, some[0]), strict=True):
+        file.write_bytes(content)
+    rows = {file: read_lines(file) for file in files}
+
+    def use():
+        for file in files:
+            assert read_lines(file) == rows[file]
+
+    return files, use
+
+
 def the_images(folder: Path, monkeypatch):
     file = folder / "fashion_mnist_lt.npz"
     atomic_write(file, (ROOT / "fashion_vae" / file.name).read_bytes())
@@ -319,11 +337,15 @@ KINDS = {
     "an unfinished training": an_unfinished_training,
     "kept photographs": kept_photographs,
     "a saved model": a_model,
+    "rows": some_rows,
     "the embedded images": the_images,
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+NOT_MENDED = pytest.mark.xfail(strict=True, reason="cause 3: not mended yet")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=NOT_MENDED if k == "rows" else ()) for k in KINDS])
 def test_a_flipped_bit_is_noticed(tmp_path, monkeypatch, soak, figures, kind):
     "The file is refused, or it is made again as it was."
     files, use = KINDS[kind](*((tmp_path, monkeypatch) if kind == "the embedded images" else (tmp_path,)))
