@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def processes_of(job: str) -> list[int]:  # process ids; job: a path in their ar
     return [int(line.split()[0]) for line in own if "torch.distributed" not in line]
 
 
-def test_a_killed_process_ends_the_job_and_the_last_epoch_stays(tmp_path):
+@pytest.mark.xfail(strict=True, reason="cause 12: not mended yet")
+def test_a_killed_process_is_named_and_ends_the_job_and_the_last_epoch_stays(tmp_path):
     partial = tmp_path / "partial"
     call = f"run_distributed(2, 'test_distributed:train_for_long', {str(partial)!r})"
     code = f"from fashion_vae.lib.distributed import run_distributed; {call}"
@@ -127,7 +129,8 @@ def test_a_killed_process_ends_the_job_and_the_last_epoch_stays(tmp_path):
     start = time.monotonic()
     errors = job.communicate(timeout=60)[1]
     assert job.returncode and time.monotonic() - start < 60
-    assert "ChildProcessError: 2 processes that train together ended with" in errors
+    cause = r"ChildProcessError: of 2 processes that train together, number [12] was killed by signal 9 \(out of memory\?\)$"
+    assert re.search(cause, errors, re.MULTILINE)
     net = nn.Sequential(make_backbone("resnet-small"), nn.Linear(256, 10))
     generators = torch.Generator(), torch.Generator()
     history, best, _ = Checkpoint(partial, generators).load({"net": net})
