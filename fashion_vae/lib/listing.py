@@ -40,7 +40,10 @@ class CollectionConfig(BaseConfig):
     runs: str = Field("runs", description="a folder that can be written")
 
 # %% ../../nbs/lib/listing.ipynb #90d232cf
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"}
+SUFFIXES = {  # suffix -> format, as Pillow calls it
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF",
+    ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
 
 
 def existing_root(

@@ -233,7 +233,6 @@ def test_the_false_ghostscript_is_started_by_pillow_itself(ghostscript, tmp_path
     assert ghostscript.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="cause 5: not mended yet")
 @pytest.mark.parametrize("way", ["a collection", "a path", "the upload button"])
 def test_postscript_with_a_pictures_name_reaches_no_program(ghostscript, tmp_path, way):
     model, _, _ = toy_model(tmp_path / "model")

@@ -143,7 +143,6 @@ OTHERS = ["PPM", "TGA", "ICO", "PCX", "JPEG2000", "DDS", "SGI", "DIB", "MSP", "X
 
 
 @pytest.mark.parametrize("format", OTHERS)
-@pytest.mark.xfail(strict=True, reason="cause 5: not mended yet")
 def test_a_format_that_no_suffix_names_is_not_decoded(format):
     data = picture(format=format, mode="1" if format in ("MSP", "XBM") else "RGB")
     with pytest.raises(photos.UnusableImage, match="undecodable"):
