@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'NO_CLASS', 'CLOTHES', 'CLOTHING_URL', 'CLOTHING_COMMIT', 'STYLES', 'FASHIONSTYLE14_FORM', 'LAYOUTS',
-           'MAX_ENTRIES', 'MAX_UNPACKED', 'CollectionConfig', 'existing_root', 'picture_files', 'safe_join',
-           'list_folder', 'read_table', 'find_table', 'list_csv', 'list_clothing', 'fetch_clothing', 'find_styles',
-           'list_fashionstyle14', 'missing_files', 'list_images', 'unlisted_files', 'check_zip', 'inner_folder',
-           'unpack', 'unpack_once', 'fetch_once', 'resolve_root', 'collection_signature', 'content_key']
+           'MAX_ENTRIES', 'MAX_UNPACKED', 'UNWRITABLE', 'CollectionConfig', 'existing_root', 'picture_files',
+           'safe_join', 'list_folder', 'read_table', 'find_table', 'list_csv', 'list_clothing', 'fetch_clothing',
+           'find_styles', 'list_fashionstyle14', 'missing_files', 'list_images', 'unlisted_files', 'check_zip',
+           'inner_folder', 'unpack', 'unpack_once', 'fetch_once', 'resolve_root', 'collection_signature', 'content_key']
 
 # %% ../../nbs/lib/listing.ipynb #d8f37b35
+import errno
 import hashlib
 import io
 import os
@@ -17,7 +18,6 @@ import shutil
 import stat
 import subprocess
 import zipfile
-import zlib
 from csv import DictReader
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +28,16 @@ from pydantic import Field
 
 from .cache import module_digest
 from .config import EMBEDDED, BaseConfig
-from .files import InputError, check_choice, project_root, resolve_path, to_json, writable_dir
+from fashion_vae.lib.files import (
+    InputError,
+    check_choice,
+    project_root,
+    resolve_path,
+    temporary_name,
+    to_json,
+    unfinished,
+    writable_dir,
+)
 
 # %% ../../nbs/lib/listing.ipynb #1fae1ec5
 class CollectionConfig(BaseConfig):
@@ -174,6 +183,13 @@ CLOTHING_URL = "https://github.com/alexeygrigorev/clothing-dataset"
 CLOTHING_COMMIT = "08b50460cf229fd852bb6c11564e0959f52578ca"
 
 
+def _temporary_folder(folder: Path) -> Path:  # does not exist yet
+    "A temporary name beside a folder. What killed processes left there is removed first."
+    for path in unfinished(folder.parent):
+        shutil.rmtree(path, ignore_errors=True)
+    return temporary_name(folder)
+
+
 def _checkout(folder: Path, url: str, commit: str) -> None:
     "Check out one commit in a new folder, without its history."
     folder.mkdir(parents=True)
@@ -188,7 +204,7 @@ def fetch_clothing(
     commit: str = CLOTHING_COMMIT,
 ) -> Path:  # the folder
     "Fetch the clothing photographs (about 400 MB). Raise `InputError`, with what to do, if that fails."
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = _temporary_folder(folder)
     try:
         _checkout(temporary, url, commit)
         os.replace(temporary, folder)
@@ -300,20 +316,36 @@ def inner_folder(folder: Path) -> Path:
     return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
 
 # %% ../../nbs/lib/listing.ipynb #e2920496
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _extract(z: zipfile.ZipFile, temporary: Path, folder: Path) -> None:
+    "Write all entries. Raise `InputError` if there is no space or no permission for them."
+    try:
+        z.extractall(temporary)
+    except OSError as e:
+        if e.errno not in UNWRITABLE:
+            raise
+        problem = f"{folder} cannot be written ({e.strerror})"
+        raise InputError(f"parameter root = {z.filename!r}: {problem}; the unpacked photographs need it") from None
+
+
 def unpack(
     archive: Path,
     folder: Path,  # made, whole or not at all; nothing is written elsewhere
 ) -> Path:  # the folder with the class folders
-    "Unpack a zip. Raise `InputError` if it is missing, damaged, unsafe or oversized."
+    "Unpack a zip. Raise `InputError` if it is missing, damaged, unsafe or oversized, or if there is no space."
     if not archive.is_file():
         raise InputError(f"parameter root = {str(archive)!r}: no such file")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = _temporary_folder(folder)
     try:
         with zipfile.ZipFile(archive) as z:
             check_zip(archive.name, z.infolist())
-            z.extractall(temporary)
+            _extract(z, temporary, folder)
         os.replace(temporary, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as e:
+    except InputError:
+        raise
+    except Exception as e:  # a damaged archive can raise anything
         raise InputError(f"{archive.name}: not a zip that can be read ({e})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
