@@ -22,7 +22,7 @@ from .lib.exhibits import curve_panels
 from .lib.files import InputError
 from .lib.metrics import n_f_label
 from .lib.plots import plot_counts, plot_head_curves, plot_vae_curves
-from .lib.report import format_ci, markdown_table
+from .lib.report import escape_markdown, format_ci, markdown_table
 from .lib.rows import differing_fields, read_lines, run_key
 
 # %% ../nbs/04_results.ipynb #0936ae58
@@ -52,8 +52,8 @@ def table_1(row: dict) -> str:  # Markdown; row: any that classifies
     numbers = zip(*(row["images"][phase] for phase in ("train", "val", "test")), strict=True)
     ours = dict(zip(row["classes"], numbers, strict=True))
     text = ["**Table 1.** Images per class.\n"]
-    for title, table in ((row["dataset"], ours), ("FashionStyle14 (Park 2021, Table 1)", TABLE_1)):
-        lines = [[name, *counts, sum(counts)] for name, counts in table.items()]
+    for title, table in ((escape_markdown(row["dataset"]), ours), ("FashionStyle14 (Park 2021, Table 1)", TABLE_1)):
+        lines = [[escape_markdown(name), *counts, sum(counts)] for name, counts in table.items()]
         lines.append(["Total", *np.sum([line[1:] for line in lines], axis=0)])
         frame = pd.DataFrame(lines, columns=["Class", "Training", "Validation", "Test", "Total"])
         text.append(f"Data set: {title}\n\n{markdown_table(frame)}")
@@ -108,7 +108,7 @@ epoch; bal gives every class about the same number of uses.
 def table_2(scored: pd.DataFrame, setting: str) -> str:  # Markdown
     "acc_h and acc of every arm at every n_f, and the paper's in brackets."
     draws, n_fs = scored["draw"].nunique(), sorted(scored["n_f"].unique())
-    ours = f"Ours: {setting}, mean ± standard deviation over {draws} draws."
+    ours = f"Ours: {escape_markdown(setting)}, mean ± standard deviation over {draws} draws."
     theirs = " In brackets: the paper's, FashionStyle14, ResNet-50, one run." * any(n in PAPER_N_F for n in n_fs)
     text = [f"**Table 2.** Percent on the test set. {ours}{theirs}\n"]
     for column, measure in enumerate(("acc_h", "acc")):
@@ -154,7 +154,7 @@ def findings(scored: pd.DataFrame, dataset: str) -> str:  # Markdown
     frame.insert(0, "difference", [f"{a.label} − {b.label}" for a, b, _ in pairs])
     frame.insert(1, "shows", [meaning for *_, meaning in pairs])
     draws = f"mean over {scored['draw'].nunique()} draws [least, most]"
-    return f"Difference in acc_h on {dataset}, in points: {draws}.\n\n{markdown_table(frame, left=2)}"
+    return f"Difference in acc_h on {escape_markdown(dataset)}, in points: {draws}.\n\n{markdown_table(frame, left=2)}"
 
 # %% ../nbs/04_results.ipynb #fdfe4d98
 def select_rows(rows: list[dict], **wanted) -> list[dict]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError, atomic_write, project_root
-from fashion_vae.lib.report import update_blocks
+from fashion_vae.lib.report import escape_markdown, update_blocks
 
 ROWS = ("*.jsonl", "*.jsonl.gz", "*.csv")
 EXHIBITS = ("*.svg", "*.png", "*.md")
@@ -30,6 +30,8 @@ def update_texts(root: Path, source: Path) -> list[Path]:
     "Put tables and captions into the texts that have blocks for them. Return the texts that changed."
     files = [file for kind in ("*.md", "*.txt") for file in source.glob(kind) if file.name != NOT_PUBLISHED]
     blocks = {f"{source.name}/{file.stem}": file.read_text(encoding="utf-8").strip() for file in files}
+    captions = {f"{source.name}/{file.stem}" for file in files if file.suffix == ".txt"}  # plain text
+    blocks = {name: escape_markdown(text) if name in captions else text for name, text in blocks.items()}
     changed = []
     for path in (path for pattern in TEXTS for path in sorted(root.glob(pattern))):
         old = path.read_text(encoding="utf-8")

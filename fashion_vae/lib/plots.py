@@ -14,10 +14,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from .arms import Arm, parse_arm
+from .report import escape_markdown, one_line
 
 # %% ../../nbs/lib/plots.ipynb #3b0b3389
 WIDTH = 7.0  # inches
@@ -25,9 +27,10 @@ COMMON, RARE = "#8da0b3", "#d55e00"  # colours of common and rare classes
 
 
 def set_theme() -> None:
-    "The look of all figures."
+    "The look of all figures. Tables of pandas show a name with a $ as it is."
     import seaborn as sns
 
+    pd.set_option("display.html.use_mathjax", False)
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
     mpl.rcParams.update({
         "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
@@ -65,20 +68,21 @@ def save_figure(
 
 def show_figure(
     figure,  # matplotlib Figure
-    caption: str,  # two sentences that stand alone; also the alternative text
+    caption: str,  # two sentences that stand alone, as plain text; also the alternative text
     path: Path | None = None,  # without suffix; where it is saved as well
     kinds: tuple[str, ...] = ("svg", "png"),
 ) -> None:
     "Show a figure and its caption in a notebook, and save both if there is a path."
     from IPython.display import Markdown, display
 
+    caption = one_line(caption)
     if path:
         save_figure(figure, path, kinds)
         path.with_name(f"{path.name}.txt").write_text(caption + "\n", encoding="utf-8")
     png = png_bytes(figure, dpi=192)
     size = {"width": Image.open(io.BytesIO(png)).width // 2, "alt": caption}
     display({"image/png": png, "text/plain": caption}, raw=True, metadata={"image/png": size})
-    display(Markdown(f"*{caption}*"))
+    display(Markdown(f"*{escape_markdown(caption)}*"))
     plt.close(figure)
 
 # %% ../../nbs/lib/plots.ipynb #9022a041

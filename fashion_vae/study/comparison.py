@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from ..lib.arms import ABLATION, BASELINE, KINDS, UPPER_BOUND, Arm, parse_arm, study_arms
 from ..lib.metrics import metrics, minority_labels, n_f_label
 from ..lib.plots import WIDTH
-from ..lib.report import markdown_table
+from ..lib.report import escape_markdown, markdown_table
 from ..results import paired_difference
 from fashion_vae.study.statistics import (
     MIN_DRAWS,
@@ -247,7 +247,7 @@ def against_table(
     differences = {a: by_draw(paired_difference(scored, a, arm)) for a in others}
     order = sorted(others, key=lambda a: -np.mean([part.mean() for part in differences[a].values()]))
     lines = [[parse_arm(a).label, *(format_difference(differences[a][n]) for n in n_fs)] for a in order]
-    head = f"**acc_h less that of {parse_arm(arm).label}**, points, on {dataset}; "
+    head = f"**acc_h less that of {parse_arm(arm).label}**, points, on {escape_markdown(dataset)}; "
     head += f"{interval_label(scored['draw'].nunique())}, not corrected for their number."
     return head + "\n\n" + markdown_table(pd.DataFrame(lines, columns=["arm", *map(n_f_label, n_fs)]))
 

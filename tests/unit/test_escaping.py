@@ -22,8 +22,6 @@ from fashion_vae.lib.plots import set_theme, show_figure
 from fashion_vae.lib.widgets import gamma_table, side_by_side
 from fashion_vae.study import comparison, statistics
 
-SIX = pytest.mark.xfail(strict=True, reason="cause 6: not mended yet")
-
 
 @pytest.fixture(scope="module")
 def published(pytestconfig) -> list[dict]:
@@ -62,14 +60,12 @@ def six_draws(scored: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([scored.assign(draw=scored["draw"] + more) for more in (0, 3)])
 
 
-@SIX
 @pytest.mark.parametrize("text", TABLES)
 def test_a_text_shows_names_and_nothing_made_of_them(rows, scored, text):
     make, names, lines = TABLES[text]
     assert markdown_harm(make(rows, scored), names, lines) == []
 
 
-@SIX
 def test_the_verdict_on_a_run_shows_names_and_nothing_made_of_them(rows, published):
     runs = [{"python": "3.11", "machine": DATASET}]
     changed = [row | {"n_f": DATASET, CLASSES[0]: 1} for row in rows[:2]]
@@ -78,7 +74,6 @@ def test_the_verdict_on_a_run_shows_names_and_nothing_made_of_them(rows, publish
         assert markdown_harm(report.reproduction_report(*given)) == []
 
 
-@SIX
 def test_a_caption_is_text_where_it_is_shown_and_where_it_is_published(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda value, **more: shown.append(value))
@@ -95,7 +90,6 @@ def test_a_caption_is_text_where_it_is_shown_and_where_it_is_published(tmp_path,
 # HTML
 
 
-@SIX
 def test_a_table_of_pandas_shows_names_and_no_mathematics():
     set_theme()
     frame = pd.DataFrame({name: [name] for name in CLASSES}, index=[DATASET]).rename_axis(CLASSES[4])
@@ -103,7 +97,6 @@ def test_a_table_of_pandas_shows_names_and_no_mathematics():
     assert harm(html, {"div", "style", "table", "thead", "tbody", "tr", "th", "td"}) == []
 
 
-@SIX
 def test_the_answers_to_a_photo_show_names_and_no_mathematics(tmp_path):
     model = toy_model(tmp_path / "model")[0]
     for first in range(0, 9, 3):
@@ -123,7 +116,6 @@ def test_an_arm_that_is_not_on_the_list_is_refused_in_one_sentence(name):
     assert "\n" not in str(e.value) and BeautifulSoup(escape(str(e.value)), "html.parser").find(True) is None
 
 
-@SIX
 @pytest.mark.parametrize("name", ["vae" + 5000 * "9", "vae3٣", "crt" + 30 * "1"])
 def test_the_k_of_an_arm_is_a_number_of_few_digits(name):
     with pytest.raises(InputError, match="parameter arms: "):
