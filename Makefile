@@ -1,16 +1,19 @@
 # make paper: all experiments and Table 2; make test: all tests; make lab: the notebooks
 # On photographs: make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]
-# What is typed after make reaches a shell only through the environment.
-export PYTHON ?= python3.11
-export CORES ?= all
+# What is typed after make is text: make expands nothing in it, and it reaches a shell only through the environment.
+is_typed = $(findstring command,$(origin $1))
 # only what is typed after make: the environment may use a name like ROOT for something else
-typed = $(if $(findstring command,$(origin $1)),$($1))
+typed = $(if $(call is_typed,$1),$(value $1))
 export FASHION_VAE_DATA := $(call typed,DATA)
 export FASHION_VAE_ROOT := $(call typed,ROOT)
 export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
 export ARGS := $(call typed,ARGS)
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHON ?= python3.11
+export CORES ?= all
+export PATH := $(CURDIR)/.venv/bin:$(value PATH)
+# make would expand what is typed once more on its way to the commands
+$(foreach name,$(.VARIABLES),$(if $(call is_typed,$(name)),$(eval override $(name) := $$(value $(name)))))
 
 SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
 EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=

@@ -18,7 +18,7 @@ from shlex import quote
 
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import BASELINE, table_arms
-from fashion_vae.lib.config import RunConfig, read_parameters, run_id
+from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
 from fashion_vae.lib.files import InputError, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
 
@@ -40,6 +40,20 @@ def read_settings(
     shared = [name for name in RunConfig.model_fields if name not in ("n_f", "draw", "seed")]
     settings |= {name: config[name] for name in shared if name in config}
     return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
+def check_typed(config: dict) -> None:  # Snakemake's
+    """Raise `InputError` for a setting that Snakemake would change on its way to a job.
+
+    It hands what --config sets to the processes that it starts: within the quotes of Python's repr, through a shell.
+    """
+    for name, value in config.items():
+        text = f"{name}={value}"
+        if repr(text) not in (f"'{text}'", f'"{text}"') or ("'" in text and re.search(r"[$`]", text)):
+            raise InputError(
+                f"--config {name}={value!r}: a quotation mark together with $ or `, a backslash and what cannot be"
+                " printed do not reach every job; rename the file, or use make paper DATA=… ROOT=… CSV=…"
+            )
 
 
 def allowed_n_f(
@@ -154,6 +168,11 @@ def papermill_arguments(parameters: dict) -> str:
     return " ".join(words)
 
 
+def any_of(names: Iterable[str]) -> str:
+    "A regular expression for these names and no others."
+    return "|".join(map(re.escape, names))
+
+
 # The runs
 
 
@@ -164,7 +183,7 @@ def name_results(config: RunConfig) -> str:
     for field, form in {"backbone": "{}", "weights": "{}", "side": "{}px", "minority": "m{}"}.items():
         value = getattr(config, field)
         if value != getattr(default, field):
-            parts.append(form.format(Path(str(value)).stem))
+            parts.append(form.format(weights_name(value) if field == "weights" else value))
     return "-".join(parts)
 
 
@@ -237,6 +256,7 @@ def load(
     if not os.access(".", os.W_OK):
         sys.exit(f"{os.getcwd()}: this folder cannot be written, and a grid writes below runs/")
     try:
+        check_typed(config)
         grid = Grid(config)
     except InputError as e:
         sys.exit(str(e))
