@@ -264,7 +264,6 @@ def test_a_kernel_that_is_killed_ends_as_the_stub_does(tmp_path, soak):
 # Two grids in one clone
 
 
-@pytest.mark.xfail(strict=True, reason="cause 7: not mended yet")
 def test_a_second_grid_in_a_clone_is_refused_and_a_killed_one_holds_nothing(stubs, tmp_path, monkeypatch):
     (tmp_path / "hold").touch()
     Path(os.environ["STARTED"]).touch()

@@ -1,0 +1,32 @@
+"""One grid at a time in a clone.
+
+Snakemake keeps what it knows of files below .snakemake, and deletes the outputs of a job before it starts it.
+So a second grid takes away what the first has just made. The lock is the system's: it ends with its process.
+"""
+
+import os
+import platform
+import sys
+import time
+from datetime import datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import TextIO
+
+
+def hold(path: str) -> TextIO:  # locked until it is closed
+    "Lock a file and write into it who holds it. Ends the program with a sentence if another process does."
+    Path(path).parent.mkdir(exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)  # the other may be about to write its line
+        file.seek(0)
+        sys.exit(f"{path}: {file.read()}; wait until it ends, or use another clone")
+    except OSError as e:
+        sys.exit(f"{path} cannot be locked ({e.strerror}), and two grids in one folder would disturb each other")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()} runs a grid here since {datetime.now():%Y-%m-%d %H:%M}")
+    file.flush()
+    return file
