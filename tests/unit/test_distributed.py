@@ -20,7 +20,7 @@ from fashion_vae.backbone import fine_tune
 from fashion_vae.data import load_embedded, make_split
 from fashion_vae.lib.config import RunConfig
 from fashion_vae.lib.defaults import BACKBONES
-from fashion_vae.lib.distributed import all_reduce_mean, rank_and_world, run_distributed, shard
+from fashion_vae.lib.distributed import all_reduce_mean, first_failure, rank_and_world, run_distributed, shard
 from fashion_vae.lib.files import InputError
 from fashion_vae.lib.networks import make_backbone
 from fashion_vae.lib.training import Checkpoint, Rng, set_threads
@@ -110,13 +110,26 @@ def train_for_long(partial: str) -> None:
     fine_tune(make_backbone("resnet-small"), split, 1, config, Rng((0,)), Path(partial))
 
 
+@pytest.mark.parametrize(
+    "code,said,sentence",
+    [
+        (-9, "", r"the one that starts the others was killed by signal 9 \(out of memory\?\)"),
+        (1, "[rank1]: ValueError: too few", "number 2 failed: ValueError: too few"),
+        (1, "OSError: address in use", "one failed: OSError: address in use"),
+        (2, "", "one failed: exit code 2"),
+        (1, "  rank      : 0 (local_rank: 0)\n  exitcode  : -15 (pid: 7)", "number 1 was killed by signal 15"),
+    ],
+)
+def test_the_first_failure_is_named(code, said, sentence):
+    assert re.fullmatch(sentence, first_failure(subprocess.CompletedProcess([], code, stderr=said)))
+
+
 def processes_of(job: str) -> list[int]:  # process ids; job: a path in their arguments
     listed = subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
     own = [line for line in listed if "join_processes()" in line and job in line]
     return [int(line.split()[0]) for line in own if "torch.distributed" not in line]
 
 
-@pytest.mark.xfail(strict=True, reason="cause 12: not mended yet")
 def test_a_killed_process_is_named_and_ends_the_job_and_the_last_epoch_stays(tmp_path):
     partial = tmp_path / "partial"
     call = f"run_distributed(2, 'test_distributed:train_for_long', {str(partial)!r})"

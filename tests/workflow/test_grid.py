@@ -239,7 +239,6 @@ def test_a_grid_prints_a_line_a_job_and_why_one_failed(stubs, monkeypatch):
     assert len(lines) <= 9 + 30
 
 
-@pytest.mark.xfail(strict=True, reason="cause 12: not mended yet")
 def test_a_killed_job_is_named(stubs, monkeypatch):
     monkeypatch.setenv("KILLED", "nf5-d0-s0-t1/01_backbone")
     monkeypatch.setenv("KERNEL_KILLED", "nf10-d0-s0-t1/01_backbone")

@@ -1,0 +1,21 @@
+"""why.py CODE LOG: say in one line why a job failed, from its exit code and the log of its notebook."""
+
+import sys
+from pathlib import Path
+
+from fashion_vae.lib.files import killed_by
+
+
+def why(code: int, log: str) -> str:
+    "A signal, or else the last two lines of the log, which are the cell and the error."
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for line in lines if line.strip("-")]  # neither empty nor ruled
+    if lines and "DeadKernelError" in lines[-1]:
+        return "the kernel of the notebook died (out of memory?)"
+    if code > 128:  # a shell's way to say so
+        return f"the notebook was {killed_by(code - 128)}"
+    return "\n".join(lines[-2:])
+
+
+if __name__ == "__main__":
+    print(f"{sys.argv[2]}: {why(int(sys.argv[1]), sys.argv[2])}", file=sys.stderr)
