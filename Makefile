@@ -15,10 +15,10 @@ export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 # make would expand what is typed once more on its way to the commands
 $(foreach name,$(.VARIABLES),$(if $(call is_typed,$(name)),$(eval override $(name) := $$(value $(name)))))
 
-SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
-EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
-CLOTHING = $(EMBEDDED) FASHION_VAE_DATA=clothing
-ROWS = $(if $(RERUN),runs/report,results)
+override SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
+override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
+override CLOTHING = $(EMBEDDED) FASHION_VAE_DATA=clothing
+override ROWS = $(if $(RERUN),runs/report,results)
 
 .PHONY: paper studies publish test soak bench lab sync notebooks lock
 
@@ -39,7 +39,7 @@ endif
 	  for notebook in 14_statistics 16_comparison; do \
 	    papermill --no-progress-bar nbs/study/$$notebook.ipynb "runs/$$notebook-$$name.ipynb" \
 	      -r dataset "$$name" -r rows $(ROWS) -r out runs/report > "runs/$$notebook-$$name.log" 2>&1 || \
-	      { tail -n 1 "runs/$$notebook-$$name.log"; exit 1; }; \
+	      { python workflow/why.py $$? "runs/$$notebook-$$name.log"; exit 1; }; \
 	  done; \
 	  cat "runs/report/$$name/claims.md"; echo; \
 	done
