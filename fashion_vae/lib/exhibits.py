@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from .arms import BASELINE, UPPER_BOUND, in_order, parse_arm
 from .metrics import n_f_label
-from .plots import COMMON, RARE, WIDTH
+from .plots import COMMON, RARE, WIDTH, short_name
 
 # %% ../../nbs/lib/exhibits.ipynb #9f7f49d7
 def plot_methods(
@@ -140,7 +140,7 @@ def plot_recalls(
         ax.plot(line[arms[0]], y, "o", mfc="white", **style)
         ax.plot(line[arms[1]], y, "o", **style)
     ax.set(xlim=(-4, 104), ylim=(len(classes) - 0.5, -0.5), xlabel="recall (%)")
-    ax.set_yticks(range(len(classes)), classes)
+    ax.set_yticks(range(len(classes)), map(short_name, classes))
 
 # %% ../../nbs/lib/exhibits.ipynb #eedad798
 def recall_figure(rows: list[dict], arm: str):  # figure, caption
@@ -165,8 +165,9 @@ def plot_confusion(row: dict, ax) -> None:
     counts = pd.DataFrame(row["confusion"]["test"], classes, classes).loc[order, order]
     percent = 100 * counts.div(counts.sum(axis=1), axis=0)
     text = percent.map("{:.0f}".format).where(percent >= 0.5, "")
+    percent.index = percent.columns = [short_name(name, 18) for name in order]
     style = {"cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "annot_kws": {"size": 8}}
-    sns.heatmap(percent, annot=text, fmt="", square=True, ax=ax, **style)
+    sns.heatmap(percent, annot=text.to_numpy(), fmt="", square=True, ax=ax, **style)
     for line in (ax.axhline, ax.axvline):
         line(len(classes) - len(rare), color=RARE, lw=1)
     ax.set(title=parse_arm(row["arm"]).label, xlabel="predicted class")

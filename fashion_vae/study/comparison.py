@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from ..lib.arms import ABLATION, BASELINE, KINDS, UPPER_BOUND, Arm, parse_arm, study_arms
 from ..lib.metrics import metrics, minority_labels, n_f_label
-from ..lib.plots import WIDTH
+from ..lib.plots import WIDTH, short_name
 from ..lib.report import escape_markdown, markdown_table
 from ..results import paired_difference
 from fashion_vae.study.statistics import (
@@ -372,7 +372,7 @@ def figure_sensitivity(
     ax.axvline(0, color="0.3", lw=0.8)
     ax.grid(False, axis="y")
     ax.set(xlim=(low, high), ylim=(len(effects) - 0.4, -0.7), xlabel="change in acc_h (points)")
-    ax.set_yticks(range(len(effects)), map(variant_label, effects))
+    ax.set_yticks(range(len(effects)), [short_name(variant_label(name), 60) for name in effects])
     for (colour, filled), n_f in zip(N_F_LOOKS, next(iter(effects.values())), strict=True):
         ax.plot([], [], "o", color=colour, mfc=colour if filled else "white", ms=4.5, label=n_f_label(n_f))
     figure.legend(loc="outside upper center", ncols=2)

@@ -19,7 +19,7 @@ from ..lib.arms import KINDS, PROPOSED, Arm, table_arms
 from ..lib.defaults import HeadConfig, VaeConfig
 from ..lib.heads import HeadData, train_heads
 from ..lib.metrics import metrics, minority_labels
-from ..lib.plots import COMMON, RARE, WIDTH, principal_axes
+from ..lib.plots import COMMON, RARE, WIDTH, plain_log_ticks, principal_axes, short_name
 from ..pipeline import Run, feature_set, head_row
 from ..vae import beta_at, sample_latents
 
@@ -31,6 +31,7 @@ def _draw_beta(ax, config: VaeConfig) -> None:
         scaled = config.model_copy(update={"beta_step": config.beta_step * factor})
         ax.plot(epochs, [beta_at(e, scaled) for e in epochs], style, color="0.2", label=f"β × {factor:g}")
     ax.set(yscale="log", xlabel="epoch", ylabel="β")
+    plain_log_ticks(ax.yaxis)
     ax.legend(loc="lower right")
 
 # %% ../../nbs/study/13_sensitivity.ipynb #928d3362
@@ -170,7 +171,8 @@ def figure_variants(rows: list[dict], default: dict):  # figure, caption
     scored = {row["arm"]: metrics(row["confusion"]["test"], minority_labels(row)) for row in [default, *rows]}
     values = {name: 100 * value["acc_h"] for name, value in scored.items()}
     figure, ax = plt.subplots(figsize=(WIDTH * 0.8, 0.21 * len(values) + 0.7))
-    ax.plot(values.values(), values.keys(), "o", color=KINDS[PROPOSED].colour)
+    ax.plot(values.values(), range(len(values)), "o", color=KINDS[PROPOSED].colour)
+    ax.set_yticks(range(len(values)), [short_name(name, 60) for name in values])
     ax.axvline(values[default["arm"]], color="0.4", lw=0.8)
     ax.set(xlabel="acc_h (%)", ylim=(len(values) - 0.5, -0.5))
     ax.grid(False, axis="y")
