@@ -19,8 +19,10 @@ from shlex import quote
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import BASELINE, table_arms
 from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
-from fashion_vae.lib.files import InputError, resolve_path
+from fashion_vae.lib.files import InputError, atomic_write, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
+from fashion_vae.lib.records import run_fields
+from fashion_vae.lib.rows import read_lines
 
 VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL"}  # of the Makefile
 PAPER = ("backbone", "vae", "classifier")  # stages of the paper, and their modules; the others are studies
@@ -265,10 +267,33 @@ def load(
     return grid
 
 
-def gather(parts: Iterable[str], target: str) -> None:
-    "Concatenate files of JSON lines. A target that ends in .gz is compressed."
-    data = b"".join(Path(part).read_bytes() for part in parts)
-    Path(target).write_bytes(gzip.compress(data, mtime=0) if target.endswith(".gz") else data)
+def check_run(part: Path, lines: list[dict], run: RunConfig) -> None:
+    "Raise `InputError` unless the lines of a file are of the run, and of the arm, that its path names."
+    name, expected = f"{part.parent.name}/{part.name}", run_fields(run)
+    if part.suffix == ".json":  # <arm>.json or <arm>.run.json; the files of studies hold many arms
+        expected["arm"] = part.name.split(".")[0]
+    if not lines:
+        raise InputError(f"{name}: there is no row; run the grid again")
+    for number, line in enumerate(lines, start=1):
+        for field in sorted(expected.keys() & line.keys()):
+            if line[field] != expected[field]:
+                raise InputError(
+                    f"{name}: line {number} has {field} = {line[field]!r} and belongs to a run with"
+                    f" {field} = {expected[field]!r}; run the grid again"
+                )
+
+
+def gather(
+    parts: list[str],  # files in folders of runs
+    target: str,  # compressed if it ends in .gz
+    runs: dict[str, RunConfig],  # by folder
+) -> None:
+    "Concatenate files of rows. Raise `InputError` for a row that is damaged, impossible or of another run."
+    paths = [Path(part) for part in parts]
+    for path in paths:
+        check_run(path, read_lines(path), runs[path.parent.name])
+    data = b"".join(path.read_bytes() for path in paths)
+    atomic_write(Path(target), gzip.compress(data, mtime=0) if target.endswith(".gz") else data)
 
 
 def show_report(environ: dict = os.environ) -> None:

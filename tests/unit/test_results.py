@@ -1,6 +1,5 @@
 "Tables, figures and the verdict on a run come from its rows alone."
 
-import json
 from copy import deepcopy
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from fashion_vae import results
 from fashion_vae.lib import arms, report
 from fashion_vae.lib.exhibits import methods_figure, plot_methods, recall_figure
-from fashion_vae.lib.files import InputError
+from fashion_vae.lib.files import InputError, sealed
 from fashion_vae.lib.metrics import metrics_table
 from fashion_vae.lib.plots import save_figure, set_theme
 from fashion_vae.lib.rows import environment, read_lines
@@ -75,10 +74,10 @@ def test_measures_come_from_the_counts(rows):
 
 def test_rows_of_two_settings_are_refused(rows, tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(map(json.dumps, [rows[0], rows[1] | {"threads": 2}])))
+    path.write_bytes(sealed(rows[0]) + sealed(rows[1] | {"threads": 2}))
     with pytest.raises(InputError, match=r"rows.jsonl: rows differ in threads \(1, 2\)"):
         results.read_rows(path)
-    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0]])))
+    path.write_bytes(2 * sealed(rows[0]))
     with pytest.raises(InputError, match=r"rows.jsonl: the run .* has 2 rows and needs one"):
         results.read_rows(path)
 
@@ -89,18 +88,16 @@ def test_a_file_without_rows_is_refused(tmp_path):
             (tmp_path / "rows.jsonl").write_text(text)
         with pytest.raises(InputError, match=rf"no rows in {tmp_path.name}/rows\.jsonl; `make paper` makes them"):
             results.read_rows(tmp_path / "rows.jsonl")
-    (tmp_path / "rows.jsonl").write_text('{"arm": "plain"}\n{"arm"')
-    with pytest.raises(InputError, match=r"rows\.jsonl: line 2 is not JSON"):
-        results.read_rows(tmp_path / "rows.jsonl")
 
 
 def test_an_arm_has_one_configuration_at_an_n_f(rows, tmp_path):
-    path, config = tmp_path / "rows.jsonl", rows[0]["config"]
+    path, row = tmp_path / "rows.jsonl", one(rows, arm="vae")
+    config = row["config"]
     other = config | {"BackboneConfig": config["BackboneConfig"] | {"lr": 0.7}}
     for allowed in ({"arm": "os30"}, {"n_f": 99}):
-        path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | allowed | {"config": other}])))
+        path.write_bytes(sealed(row) + sealed(row | allowed | {"config": other}))
         assert len(results.read_rows(path)) == 2
-    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0] | {"draw": 99, "config": other}])))
+    path.write_bytes(sealed(row) + sealed(row | {"draw": 99, "config": other}))
     with pytest.raises(InputError, match="rows differ in BackboneConfig"):
         results.read_rows(path)
 

@@ -8,17 +8,12 @@ import grid
 import numpy as np
 import pytest
 
-from fashion_vae.lib import files
 from fashion_vae.lib.config import RunConfig, run_id
-from fashion_vae.lib.files import InputError, to_json
+from fashion_vae.lib.files import InputError, sealed
 from fashion_vae.lib.records import make_row, row_folder, write_row
 from fashion_vae.lib.report import compare_rows
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import read_rows
-
-NOT_MENDED = pytest.mark.xfail(strict=True, reason="cause 3: not mended yet")
-OF_JSON = {"not JSON", "an empty line", "cut", "two lines in one"}  # these were refused before
-seal = getattr(files, "sealed", to_json)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,7 @@ def some(pytestconfig) -> list[dict]:
 @pytest.fixture
 def path(some, tmp_path):  # of a file with these rows
     (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "rows.jsonl").write_bytes(b"".join(map(seal, some)))
+    (tmp_path / "toy" / "rows.jsonl").write_bytes(b"".join(map(sealed, some)))
     return tmp_path / "toy" / "rows.jsonl"
 
 
@@ -50,7 +45,6 @@ def test_what_was_written_is_read(some, path):
     assert read_rows(packed) == some
 
 
-@NOT_MENDED
 def test_a_changed_digit_is_refused_wherever_it_stands(path):
     whole, rng, accepted = path.read_bytes(), np.random.default_rng(0), []
     digits = [i for i, byte in enumerate(whole) if chr(byte).isdigit()]
@@ -87,7 +81,7 @@ DAMAGED = {  # lines -> lines, and what is said
 }
 
 
-@pytest.mark.parametrize("damage", [pytest.param(d, marks=() if d in OF_JSON else NOT_MENDED) for d in DAMAGED])
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_line_is_named(path, damage):
     change, message = DAMAGED[damage]
     path.write_bytes(b"".join(change(*lines_of(path))))
@@ -95,7 +89,6 @@ def test_a_damaged_line_is_named(path, damage):
         read_lines(path)
 
 
-@NOT_MENDED
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "empty", "more behind it"])
 def test_a_damaged_gzip_is_named(path, damage):
     packed = path.with_name("studies.jsonl.gz")
@@ -107,10 +100,9 @@ def test_a_damaged_gzip_is_named(path, damage):
         read_lines(packed)
 
 
-@NOT_MENDED
 def test_a_name_with_a_line_separator_is_no_end_of_a_line(some, path):
     named = json.loads(json.dumps(some[0]).replace("Trouser", "Trou\u2028ser\x85"))
-    path.write_bytes(seal(named))
+    path.write_bytes(sealed(named))
     assert read_lines(path) == [named]
 
 
@@ -180,14 +172,13 @@ IMPOSSIBLE = {
 }
 
 
-@NOT_MENDED
 @pytest.mark.parametrize("what", IMPOSSIBLE)
 def test_an_impossible_row_is_named(some, path, what):
     "The digest fits: the row was written like this."
     change, message = IMPOSSIBLE[what]
     row = deepcopy(some[2])
     change(row)
-    path.write_bytes(b"".join(map(seal, [some[0], some[1], row])))
+    path.write_bytes(b"".join(map(sealed, [some[0], some[1], row])))
     with pytest.raises(InputError, match=f"^toy/rows.jsonl: line 3.* ({message})"):
         read_rows(path)
 
@@ -222,7 +213,7 @@ def gathered(some, tmp_path, monkeypatch):
 
 
 def gather_parts(parts, target, runs) -> None:
-    grid.gather(parts, str(target))
+    grid.gather(parts, str(target), runs)
 
 
 def test_gathered_rows_are_the_bytes_of_the_runs(gathered):
@@ -231,7 +222,6 @@ def test_gathered_rows_are_the_bytes_of_the_runs(gathered):
     assert data == b"".join(part.read_bytes() for part in parts)
 
 
-@NOT_MENDED
 @pytest.mark.parametrize("kind", [".json", ".run.json"])
 def test_a_row_of_another_run_is_not_gathered(gathered, kind):
     def copied(folders):
@@ -242,7 +232,6 @@ def test_a_row_of_another_run_is_not_gathered(gathered, kind):
         gathered(copied, kind)
 
 
-@NOT_MENDED
 @pytest.mark.parametrize("kind", [".json", ".run.json"])
 def test_a_row_of_another_arm_is_not_gathered(gathered, kind):
     def copied(folders):
@@ -252,7 +241,6 @@ def test_a_row_of_another_arm_is_not_gathered(gathered, kind):
         gathered(copied, kind)
 
 
-@NOT_MENDED
 def test_a_row_of_another_grid_is_not_gathered(gathered, some, tmp_path):
     other = RunConfig(n_f=10, minority=3, seed=4, runs=str(tmp_path / "runs"))
 
@@ -264,7 +252,6 @@ def test_a_row_of_another_grid_is_not_gathered(gathered, some, tmp_path):
         gathered(copied)
 
 
-@NOT_MENDED
 @pytest.mark.parametrize("data", [b"", b"{", b'{"arm": "plain"}\n'], ids=["empty", "cut", "no digest"])
 def test_a_damaged_row_is_not_gathered(gathered, data):
     with pytest.raises(InputError, match=r"d1-s0-t1/os30.json: .*run the grid again"):

@@ -176,10 +176,14 @@ case $out in
   *$KERNEL_KILLED*) echo "nbclient.exceptions.DeadKernelError: Kernel died" >&2; exit 138;;
 esac
 run=${out%/*}; rows=runs/rows/fashion-mnist-lt/${run##*/}
-while [ $# -gt 0 ]; do [ "$2" = arms ] && arms=$3; shift; done
+while [ $# -gt 0 ]; do case $2 in arms|n_f|draw|seed) export "$2=$3";; esac; shift; done
 case $notebook in *02_vae*) arms=vae; for kind in svg png txt; do touch $rows/latents.$kind; done;; esac
+sealed() { digest=$(echo "{$1}" | sha256sum); printf '{%s, "sha256": "%.16s"}\\n' "$1" "$digest"; }
+of_run='"dataset": "fashion-mnist-lt", "backbone": "resnet-small", "n_f": '"$n_f"', "draw": '"$draw"', "seed": '"$seed"
+more='"protocol": "gfsl", "weights": "none", "minority": "auto", "threads": 1, "versions": {}, "config": {}'
 for arm in $arms; do
-  for kind in "" .run; do echo "{\\"arm\\": \\"$arm\\"}" > $rows/$arm$kind.json; done
+  sealed "$of_run, $more, \\"arm\\": \\"$arm\\"" > $rows/$arm.json
+  sealed "$of_run, \\"seconds\\": 1, \\"arm\\": \\"$arm\\"" > $rows/$arm.run.json
 done
 """
 PYTHON = """#!/bin/sh
