@@ -38,10 +38,10 @@ from fashion_vae.lib.defaults import (
     vae_config,
 )
 from .lib.distributed import run_distributed
-from .lib.files import PART, InputError, memmap_array, writable_dir
+from .lib.files import PART, InputError, memmap_array, read_regular, writable_dir
 from .lib.heads import FittedHead, train_heads
 from .lib.metrics import calibrated_stacking, calibration_bins, confusion
-from .lib.networks import PACKAGED, make_backbone
+from .lib.networks import MAX_WEIGHTS, PACKAGED, make_backbone
 from .lib.records import make_row
 from .lib.training import Rng, init_module, pick_device, pick_precision, set_threads
 from .vae import BetaVAE, encode_in_parts, latent_report, train_vae
@@ -77,7 +77,7 @@ def stage_identity(run: Run, *configs, **more) -> dict:
     weights = Path(run.config.weights)
     identity = identity_fields(run.config) | {"images": run.split.images.digest, "weights": weights.name}
     if weights.is_file():
-        identity["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        identity["weights_sha256"] = hashlib.sha256(read_regular(weights, MAX_WEIGHTS)).hexdigest()
     if run.config.backbone in PACKAGED and find_spec("timm"):
         identity["timm"] = version("timm")
     return identity | {type(c).__name__: c.model_dump() for c in configs} | more

@@ -79,7 +79,6 @@ def test_temporary_files_of_ended_processes_are_removed_and_those_of_running_one
 # files of a user
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "a socket"])
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, monkeypatch, kind):
     path = tmp_path / "photo.jpg"
@@ -96,7 +95,6 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, monkeypatch, kind)
         files.read_regular(path, 100)
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 def test_a_file_is_read_up_to_its_limit_and_a_larger_one_is_not_read(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes(b"x" * 2**20)
@@ -108,7 +106,6 @@ def test_a_file_is_read_up_to_its_limit_and_a_larger_one_is_not_read(tmp_path):
         files.read_regular(tmp_path / "nowhere", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 def test_a_file_that_grows_without_end_is_not_read_on(tmp_path):
     with pytest.raises(InputError, match="its size has changed while it was read"):
         files.read_regular(Path("/proc/self/maps"), 2**20)  # says that it is empty

@@ -246,7 +246,6 @@ def test_postscript_with_a_pictures_name_reaches_no_program(ghostscript, tmp_pat
     assert not ghostscript.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 @pytest.mark.parametrize("kind,problem", [("pipe", "it is a pipe"), ("huge", "it is larger than")])
 @pytest.mark.parametrize("name", ["photo.jpg", "model.json", "model.safetensors"])
 def test_a_pipe_or_a_huge_file_in_the_place_of_a_photo_or_model(tmp_path, name, kind, problem):

@@ -241,7 +241,6 @@ def special_files(root: Path) -> pd.DataFrame:
     return list_folder(str(root))
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 def test_a_pipe_and_a_huge_file_among_photographs_are_reported(tmp_path):
     listed = special_files(tmp_path / "photos")
     with ended_within(10):
@@ -309,7 +308,6 @@ def test_a_collection_is_read_once_and_again_when_a_file_changes(photographs, tm
     assert len(builds) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 def test_a_photograph_changed_in_secret_is_read_again(photographs, tmp_path):
     root = tmp_path / "my photos"
     shutil.copytree(photographs, root)
@@ -320,7 +318,6 @@ def test_a_photograph_changed_in_secret_is_read_again(photographs, tmp_path):
     assert photos.changed_files(root, first) == ["blue/IMG 0.png"] and photos.changed_files(root, second) == []
 
 
-@pytest.mark.xfail(strict=True, reason="cause 9: not mended yet")
 def test_kept_pixels_changed_in_secret_are_noticed(photographs, tmp_path):
     load = lambda: photos.load_photographs("folder", str(photographs), "", 8, tmp_path / "runs")
     digest = load()[2]
