@@ -12,6 +12,7 @@ from pathlib import Path
 from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError, atomic_write, project_root
 from fashion_vae.lib.report import escape_markdown, update_blocks
+from fashion_vae.lib.rows import read_lines
 
 ROWS = ("*.jsonl", "*.jsonl.gz", "*.csv")
 EXHIBITS = ("*.svg", "*.png", "*.md")
@@ -26,14 +27,25 @@ def copy_files(source: Path, patterns: tuple[str, ...], target: Path) -> list[Pa
     return [Path(shutil.copy(file, target)) for file in files if file.name != NOT_PUBLISHED]
 
 
+def report_blocks(source: Path) -> dict[str, str]:  # <report>/<table or figure> -> Markdown
+    "The tables and the captions of a report. A caption is plain text."
+    blocks = {}
+    for file in sorted([*source.glob("*.md"), *source.glob("*.txt")]):
+        if file.name != NOT_PUBLISHED:
+            text = file.read_text(encoding="utf-8").strip()
+            blocks[f"{source.name}/{file.stem}"] = escape_markdown(text) if file.suffix == ".txt" else text
+    return blocks
+
+
+def texts(root: Path) -> list[Path]:
+    "The texts that may have blocks."
+    return [path for pattern in TEXTS for path in sorted(root.glob(pattern))]
+
+
 def update_texts(root: Path, source: Path) -> list[Path]:
     "Put tables and captions into the texts that have blocks for them. Return the texts that changed."
-    files = [file for kind in ("*.md", "*.txt") for file in source.glob(kind) if file.name != NOT_PUBLISHED]
-    blocks = {f"{source.name}/{file.stem}": file.read_text(encoding="utf-8").strip() for file in files}
-    captions = {f"{source.name}/{file.stem}" for file in files if file.suffix == ".txt"}  # plain text
-    blocks = {name: escape_markdown(text) if name in captions else text for name, text in blocks.items()}
-    changed = []
-    for path in (path for pattern in TEXTS for path in sorted(root.glob(pattern))):
+    blocks, changed = report_blocks(source), []
+    for path in texts(root):
         old = path.read_text(encoding="utf-8")
         new = update_blocks(old, blocks)
         if new != old:
@@ -43,12 +55,14 @@ def update_texts(root: Path, source: Path) -> list[Path]:
 
 
 def publish(name: str, root: Path) -> list[Path]:  # what was written
-    "Publish runs/report/<name>. Raise `InputError` if there is none, or if the photographs are a user's own."
+    "Publish runs/report/<name>. Raise `InputError` if there is none, if it is a user's own, or if a row is damaged."
     if name.startswith("folder"):
         raise InputError(f"{name} are your own photographs; their report stays below runs/")
     source = root / "runs" / "report" / name
     if Path(name).name != name or not source.is_dir():
         raise InputError(f"runs/report/{name} does not exist; run `make paper` with the same data first")
+    for file in sorted(source.glob("*.jsonl*")):
+        read_lines(file)  # before anything is written
     written = copy_files(source, ROWS, root / "results" / name)
     written += copy_files(source, EXHIBITS, root / "figures" / name)
     return written + update_texts(root, source)

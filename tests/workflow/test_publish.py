@@ -11,7 +11,7 @@ from publish import publish
 from fashion_vae.lib.files import InputError
 
 REPORT = {
-    "rows.jsonl": '{"arm": "plain"}\n',
+    "rows.jsonl": "",
     "draws.csv": "draw\n",
     "table2.md": "| new |\n",
     "figure1.svg": "<svg/>",
@@ -70,6 +70,14 @@ def test_what_is_not_published(project, name, sentence):
     before = files(project)
     with pytest.raises(InputError, match=sentence):
         publish(name, project)
+    assert files(project) == before
+
+
+def test_a_damaged_row_is_not_published(project):
+    (project / "runs/report/toy/rows.jsonl").write_text('{"arm": "plain"}\n')
+    before = files(project)
+    with pytest.raises(InputError, match=r"toy/rows\.jsonl: line 1 has no digest"):
+        publish("toy", project)
     assert files(project) == before
 
 
