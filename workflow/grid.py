@@ -22,7 +22,7 @@ from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_n
 from fashion_vae.lib.files import InputError, atomic_write, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
 from fashion_vae.lib.records import run_fields
-from fashion_vae.lib.rows import read_lines
+from fashion_vae.lib.rows import REMEDY, read_lines
 
 VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL"}  # of the Makefile
 PAPER = ("backbone", "vae", "classifier")  # stages of the paper, and their modules; the others are studies
@@ -273,13 +273,13 @@ def check_run(part: Path, lines: list[dict], run: RunConfig) -> None:
     if part.suffix == ".json":  # <arm>.json or <arm>.run.json; the files of studies hold many arms
         expected["arm"] = part.name.split(".")[0]
     if not lines:
-        raise InputError(f"{name}: there is no row; run the grid again")
+        raise InputError(f"{name}: there is no row; {REMEDY}")
     for number, line in enumerate(lines, start=1):
         for field in sorted(expected.keys() & line.keys()):
             if line[field] != expected[field]:
                 raise InputError(
                     f"{name}: line {number} has {field} = {line[field]!r} and belongs to a run with"
-                    f" {field} = {expected[field]!r}; run the grid again"
+                    f" {field} = {expected[field]!r}; {REMEDY}"
                 )
 
 

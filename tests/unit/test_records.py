@@ -5,6 +5,7 @@ import platform
 
 from fashion_vae.lib import records
 from fashion_vae.lib.config import RunConfig, run_id
+from fashion_vae.lib.files import unsealed
 
 
 def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
@@ -18,7 +19,9 @@ def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
         record = json.loads((folder / "plain.run.json").read_bytes())
         assert record["seconds"] == seconds and record["revision"] and record["machine"]
         assert record["python"] == platform.python_version()
+        assert unsealed((folder / "plain.run.json").read_bytes())["seconds"] == seconds
     assert rows[0] == rows[1] and rows[0].count(b"\n") == 1
+    assert unsealed(rows[0]) == records.make_row(config, "plain", result)
     assert set(json.loads(rows[0])["versions"]) == {"torch", "torchvision", "numpy"}
     assert not {"seconds", "revision", "machine", "python"} & set(json.loads(rows[0]))
 

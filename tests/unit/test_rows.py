@@ -85,7 +85,7 @@ DAMAGED = {  # lines -> lines, and what is said
 def test_a_damaged_line_is_named(path, damage):
     change, message = DAMAGED[damage]
     path.write_bytes(b"".join(change(*lines_of(path))))
-    with pytest.raises(InputError, match=f"^toy/rows.jsonl: {message}.*; run the grid again$"):
+    with pytest.raises(InputError, match=f"^toy/rows.jsonl: {message}.*; delete the file and run the grid again"):
         read_lines(path)
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_gzip_is_named(path, damage):
     flipped = data[:500] + bytes([data[500] ^ 4]) + data[501:]
     ways = {"cut": data[:-9], "flipped": flipped, "not gzip": path.read_bytes(), "empty": b""}
     packed.write_bytes(ways.get(damage, data + b"x"))
-    with pytest.raises(InputError, match=r"^toy/studies.jsonl.gz is damaged.*; run the grid again$"):
+    with pytest.raises(InputError, match=r"^toy/studies.jsonl.gz is damaged.*; delete the file and run"):
         read_lines(packed)
 
 
@@ -254,7 +254,7 @@ def test_a_row_of_another_grid_is_not_gathered(gathered, some, tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"arm": "plain"}\n'], ids=["empty", "cut", "no digest"])
 def test_a_damaged_row_is_not_gathered(gathered, data):
-    with pytest.raises(InputError, match=r"d1-s0-t1/os30.json: .*run the grid again"):
+    with pytest.raises(InputError, match=r"d1-s0-t1/os30.json: .*; delete the file and run the grid again"):
         gathered(lambda folders: (folders[1] / "os30.json").write_bytes(data))
 
 
