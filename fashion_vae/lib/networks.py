@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGED', 'MAX_WEIGHTS', 'as_input', 'in_channels', 'augment', 'image_loader', 'predict_in_batches', 'resnet_small',
-           'packaged_weights', 'make_backbone']
+           'check_numbers', 'packaged_weights', 'make_backbone']
 
 # %% ../../nbs/lib/networks.ipynb #f4a67499
 import hashlib
@@ -116,6 +116,17 @@ def resnet_small(
         layers.append(BasicBlock(a, b, stride, shortcut))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
+# %% ../../nbs/lib/networks.ipynb #a27c914e
+def check_numbers(
+    arrays: dict[str, Tensor],  # of a network, by name
+) -> None:
+    "Raise `ValueError` if a number is not finite, or a variance is negative."
+    for name, v in arrays.items():
+        if not v.isfinite().all():
+            raise ValueError(f"array {name!r} holds NaN or infinity")
+        if name.endswith("running_var") and (v < 0).any():
+            raise ValueError(f"array {name!r} holds a negative variance")
+
 # %% ../../nbs/lib/networks.ipynb #eaffcc36
 PACKAGED = {  # backbone -> package with its ImageNet weights, the file in it, its SHA-256
     "tf_efficientnet_lite0": (
@@ -179,7 +190,7 @@ def _from_file(weights: str) -> dict:
         raise InputError(f"parameter weights = {weights!r}: neither auto, none, a published name, nor a file")
     try:
         data = read_regular(path, MAX_WEIGHTS)
-        return load(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), weights_only=True)
+        return load(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), "cpu", weights_only=True)
     except InputError as e:
         raise InputError(f"parameter weights = {weights!r}: {str(e).removeprefix(f'{path}: ')}") from None
     except Exception as e:  # each loader has its own errors
@@ -188,10 +199,17 @@ def _from_file(weights: str) -> dict:
 
 
 def _load(net: nn.Module, state: dict, weights: str) -> nn.Module:
-    "Load a state without its classifier. Raise `InputError` if it does not fit."
+    "Load a state without its classifier. Raise `InputError` if it does not fit or holds impossible numbers."
     try:
-        net.load_state_dict({k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))})
-    except (RuntimeError, AttributeError, TypeError) as e:
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise ValueError("it holds something else; needed are arrays by name")
+        state = {str(k): v for k, v in state.items() if not str(k).startswith(("fc.", "classifier."))}
+        for name, v in net.state_dict().items():
+            if name in state and state[name].is_floating_point() != v.is_floating_point():
+                raise ValueError(f"array {name!r} is {state[name].dtype}; needed is {v.dtype}")
+        net.load_state_dict(state)
+        check_numbers(net.state_dict())
+    except (RuntimeError, ValueError) as e:
         raise InputError(f"parameter weights = {weights!r}: {' '.join(str(e).split())[:200]}") from None
     return net
 

@@ -283,7 +283,7 @@ def harm_model(folder: Path, harm: str) -> None:
 def test_a_model_that_is_none(tmp_path, harm):
     toy_model(tmp_path)
     harm_model(tmp_path, harm)
-    reasons = "it is damaged|it cannot be read|no model.safetensors there|input of plain = '.x; y.': allowed are"
+    reasons = "it is damaged|it cannot be read|no model.safetensors there"
     with pytest.raises(InputError, match=f"model '.*': ({reasons})"):
         predict(b"", tmp_path)
 
