@@ -24,9 +24,9 @@ def one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
 
 
-# MathJax reads a page after Markdown did, but not across elements
-ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}
-ENTITIES |= {"$": "<span>&#36;</span>", "\\": "<span>&#92;</span>"}
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
+# MathJax, and GitHub's search for addresses, read a page after Markdown did, but not across elements
+ENTITIES |= {sign: f"<span>&#{ord(sign)};</span>" for sign in "@$\\"}
 
 
 def escape_markdown(text: str) -> str:  # one line of Markdown
