@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGED', 'MAX_WEIGHTS', 'as_input', 'in_channels', 'augment', 'image_loader', 'predict_in_batches', 'resnet_small',
-           'check_numbers', 'packaged_weights', 'make_backbone']
+           'packaged_weights', 'check_numbers', 'make_backbone']
 
 # %% ../../nbs/lib/networks.ipynb #f4a67499
 import hashlib
@@ -116,17 +116,6 @@ def resnet_small(
         layers.append(BasicBlock(a, b, stride, shortcut))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-# %% ../../nbs/lib/networks.ipynb #a27c914e
-def check_numbers(
-    arrays: dict[str, Tensor],  # of a network, by name
-) -> None:
-    "Raise `ValueError` if a number is not finite, or a variance is negative."
-    for name, v in arrays.items():
-        if not v.isfinite().all():
-            raise ValueError(f"array {name!r} holds NaN or infinity")
-        if name.endswith("running_var") and (v < 0).any():
-            raise ValueError(f"array {name!r} holds a negative variance")
-
 # %% ../../nbs/lib/networks.ipynb #eaffcc36
 PACKAGED = {  # backbone -> package with its ImageNet weights, the file in it, its SHA-256
     "tf_efficientnet_lite0": (
@@ -179,7 +168,18 @@ def _downloaded(published) -> dict:
             f" copy that file to {torch.hub.get_dir()}/checkpoints/ or set weights to its path"
         ) from None
 
+# %% ../../nbs/lib/networks.ipynb #a27c914e
+def check_numbers(
+    arrays: dict[str, Tensor],  # of a network, by name
+) -> None:
+    "Raise `ValueError` if a number is not finite, or a variance is negative."
+    for name, v in arrays.items():
+        if not v.isfinite().all():
+            raise ValueError(f"array {name!r} holds NaN or infinity")
+        if name.endswith("running_var") and (v < 0).any():
+            raise ValueError(f"array {name!r} holds a negative variance")
 
+# %% ../../nbs/lib/networks.ipynb #7be1c94d
 MAX_WEIGHTS = 2**30  # bytes: the largest of these networks has 100 MB
 
 
