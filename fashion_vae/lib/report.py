@@ -100,8 +100,9 @@ def remedy_report(scored: pd.DataFrame, dataset: str, test_share: float) -> str:
     low, high = corrected_interval(gain, test_share)
     verdict = "a gain" if low > 0 else "a loss" if high < 0 else "not decided by these splits"
     times = ", ".join(f"{parse_arm(arm).label} {n}" for arm, n in chosen.value_counts().items())
+    dataset = escape_markdown(dataset)
     return f"""\
-On {escape_markdown(dataset)}, {parse_arm(BASELINE).label} has an acc_h of {test[BASELINE].mean():.1f}. Validation chooses a
+On {dataset}, {parse_arm(BASELINE).label} has an acc_h of {test[BASELINE].mean():.1f}. Validation chooses a
 method in each split (times chosen: {times}). The chosen method changes acc_h by
 **{format_ci(gain.mean(), low, high)} points**: {verdict}. Use **{parse_arm(arms[0]).label}** (`{arms[0]}`),
 the best in validation on average. Numbers are means over {len(test)} splits with 95 % intervals. A method

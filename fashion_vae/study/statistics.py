@@ -291,8 +291,9 @@ def claims_table(
     n_fs = sorted(scored["n_f"].unique())
     results = evaluate_claims(scored[~scored["arm"].isin(cut)])
     judged = draws >= MIN_DRAWS and any(result.claim.verdict for result in results.values())
-    head = f"**Claims** on {escape_markdown(dataset)}, {draws} draws, {seeds} seed{'s' * (seeds > 1)}. Differences in points"
-    head += f" of acc_h (C3: acc), with the {interval_label(draws)}, not corrected for their number."
+    head = f"**Claims** on {escape_markdown(dataset)}, {draws} draws, {seeds} seed{'s' * (seeds > 1)}."
+    head += f" Differences in points of acc_h (C3: acc), with the {interval_label(draws)}, not corrected for"
+    head += " their number."
     head += f" p: Wilcoxon's test, after Holm over {len(results)} claims." * judged
     names = ["claim", *map(n_f_label, n_fs), tested_difference(results), *["p", "verdict"] * judged]
     lines = [claim_line(name, result, n_fs, judged) for name, result in results.items()]
@@ -316,8 +317,9 @@ def answer_text(scored: pd.DataFrame, dataset: str, n_f: int = 10) -> str:
     over, without, added = (difference(a, b) for a, b in (("vae", "os"), ("crt", "os"), ("vae", "crt")))
     with_gamma = difference("vae", "plain", "acc_h_gamma")[n_f]
     return (
-        f"**Answer.** On {escape_markdown(dataset)} with {n_f} images a rare class, VAE sampling gains {points_text(over[n_f])} of acc_h"
-        f" over oversampling. A linear classifier that is retrained *without* a VAE gains {points_text(without[n_f])}."
+        f"**Answer.** On {escape_markdown(dataset)} with {n_f} images a rare class, VAE sampling gains"
+        f" {points_text(over[n_f])} of acc_h over oversampling. A linear classifier that is retrained"
+        f" *without* a VAE gains {points_text(without[n_f])}."
         f" The VAE's own share, averaged over {', '.join(map(str, added))} images a rare class, is"
         f" {points_text(np.mean([*added.values()], 0))}. With one constant γ, subtracted from the logits of the common"
         f" classes of both, VAE sampling is {points_text(with_gamma)} ahead of plain training."
