@@ -76,7 +76,8 @@ def test_a_stage_renamed_to_the_key_of_another_is_refused(tmp_path):
     for suffix in (".safetensors", ".json"):
         file = tmp_path / f"toy-{one['key']}{suffix}"
         file.replace(tmp_path / f"toy-{other['key']}{suffix}")
-    with pytest.warns(UserWarning, match=rf"toy-{other['key']}.safetensors is damaged, or of another run: computed again"):
+    sentence = rf"toy-{other['key']}.safetensors is damaged, or of another run: computed again"
+    with pytest.warns(UserWarning, match=sentence):
         again = get(tmp_path, k=2)[1]
     assert again["key"] == other["key"] and again["made"] not in (one["made"], other["made"])
     assert get(tmp_path, k=2)[1] == again
