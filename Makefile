@@ -36,11 +36,11 @@ ifdef RERUN
 endif
 	@for file in $(ROWS)/*/studies.jsonl.gz; do \
 	  name=$$(basename "$$(dirname "$$file")"); \
-	  for notebook in 14_statistics 16_comparison; do \
-	    papermill --no-progress-bar nbs/study/$$notebook.ipynb "runs/$$notebook-$$name.ipynb" \
-	      -r dataset "$$name" -r rows $(ROWS) -r out runs/report > "runs/$$notebook-$$name.log" 2>&1 || \
-	      { python workflow/why.py $$? "runs/$$notebook-$$name.log"; exit 1; }; \
-	  done; \
+	  given="{\"dataset\": \"$$name\", \"rows\": \"$(ROWS)\", \"out\": \"runs/report\"}"; \
+	  mkdir -p "runs/studies/$$name"; \
+	  python workflow/run_notebooks.py "runs/studies/$$name" \
+	    "{\"nbs/study/14_statistics.ipynb\": $$given, \"nbs/study/16_comparison.ipynb\": $$given}" \
+	    > "runs/studies/$$name.log" 2>&1 || { python workflow/why.py $$? "runs/studies/$$name.log"; exit 1; }; \
 	  cat "runs/report/$$name/claims.md"; echo; \
 	done
 

@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from shlex import quote
 
 from fashion_vae.data import split_counts
-from fashion_vae.lib.arms import BASELINE, table_arms
+from fashion_vae.lib.arms import table_arms
 from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
 from fashion_vae.lib.files import InputError, atomic_write, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
@@ -25,7 +24,7 @@ from fashion_vae.lib.records import run_fields
 from fashion_vae.lib.rows import REMEDY, read_lines
 
 VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL"}  # of the Makefile
-PAPER = ("backbone", "vae", "classifier")  # stages of the paper, and their modules; the others are studies
+DATA, RESULTS = "nbs/00_data.ipynb", "nbs/04_results.ipynb"
 FIGURES = ("methods", "figure1", "figure2", "figure3", "figure4", "recall", "confusion", "latents")
 FIGURE_FILES = ("svg", "png", "txt")  # txt: the caption
 
@@ -84,17 +83,13 @@ def allowed_n_f(
 
 @dataclass(frozen=True)
 class Stage:
-    "A notebook that is executed once a run."
+    "Notebooks that are executed one after another, once a run."
 
     name: str  # of its rule
-    notebook: str
-    parameters: dict  # what the notebook is given besides the run
-    files: tuple[str, ...]  # what it makes in the folder of the run
-    needs: tuple[str, ...] = ()  # files that earlier stages make there
-    later: tuple[str, ...] = ()  # modules of later stages, which the pipeline imports
-    fine_tunes: bool = False  # does it train whole networks, in nproc processes?
-    mem_mb: int = 4000
-    minutes: int = 60
+    notebooks: dict[str, dict]  # path -> what it is given besides the run
+    files: tuple[str, ...]  # what they make in the folder of the run
+    mem_mb: int = 6000
+    minutes: int = 1440
 
 
 def row_files(arms: Iterable[str]) -> tuple[str, ...]:
@@ -103,36 +98,32 @@ def row_files(arms: Iterable[str]) -> tuple[str, ...]:
 
 
 def make_stages(protocol: str) -> dict[str, Stage]:  # by name
-    "The stages of the paper, with the arms that lib/arms lists for its table, and those of the studies."
+    "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
-    baseline, vae = row_files([BASELINE]), row_files(["vae"])
+    notebooks = {
+        "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},
+        "nbs/02_vae.ipynb": {},
+        "nbs/03_classifier.ipynb": {"arms": " ".join(heads)},
+    }
     latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
-    long = {"fine_tunes": True, "mem_mb": 6000, "minutes": 1440}
-    stages = [
-        Stage("backbone", "nbs/01_backbone.ipynb", {"arms": " ".join(tuned)}, row_files(tuned), (), PAPER[1:], **long),
-        Stage("vae", "nbs/02_vae.ipynb", {}, vae + latents, baseline, PAPER[2:]),
-        Stage("classifier", "nbs/03_classifier.ipynb", {"arms": " ".join(heads)}, row_files(heads), baseline + vae),
-    ]
+    stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
         ("controls", "10_controls", {"arms": "all"}),
         ("search", "12_search", {"pairs": "all"}),
         ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
         files = (f"{name}.jsonl", f"{name}.run.json")
-        stages.append(Stage(name, f"nbs/study/{notebook}.ipynb", parameters, files, **long))
+        stages.append(Stage(name, {f"nbs/study/{notebook}.ipynb": parameters}, files))
     return {stage.name: stage for stage in stages}
 
 
-def modules(
-    notebook: str,
-    later: tuple[str, ...] = (),  # modules that the pipeline imports for later stages
-) -> list[str]:  # paths, sorted
-    "The modules that a notebook imports or exports, and those that they import."
-    text = Path(notebook).read_text(encoding="utf-8")
+def modules(*notebooks: str) -> list[str]:  # paths, sorted
+    "The modules that notebooks import or export, and those that they import."
+    text = "".join(Path(notebook).read_text(encoding="utf-8") for notebook in notebooks)
     todo = {*re.findall(r"(?:(?:from|import) fashion_vae\.|#\| default_exp )([\w.]+)", text)}
     used = set()
-    while todo := todo - used - set(later):
+    while todo := todo - used:
         used |= todo
         todo = {name for module in todo for name in imports(module)}
     return sorted(str(module_path(module)) for module in used)
@@ -154,20 +145,13 @@ def imports(module: str) -> set[str]:
     return {name.removeprefix("fashion_vae.") for name in names if name.startswith("fashion_vae.")}
 
 
-def code_digest(notebook: str) -> str:
-    "SHA-256 of a notebook's code. A run depends on that, not on the outputs that are saved with it."
-    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return sha256(code.encode()).hexdigest()
-
-
-def papermill_arguments(parameters: dict) -> str:
-    "Parameters for a shell. Texts are passed as they are (-r); a value of None is left out."
-    words = []
-    for name, value in parameters.items():
-        if value is not None:
-            words += ["-r" if isinstance(value, str) else "-p", name, quote(str(value))]
-    return " ".join(words)
+def code_digest(*notebooks: str) -> str:
+    "SHA-256 of the code of notebooks. A run depends on that, not on the outputs that are saved with it."
+    digest = sha256()
+    for notebook in notebooks:
+        cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+        digest.update("".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").encode())
+    return digest.hexdigest()
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -223,15 +207,21 @@ class Grid:
         runs = [read_parameters(self.settings | own, RunConfig) for own in fields]
         return {run_id(run): run for run in runs}
 
-    def arguments(self, wildcards) -> str:
-        "The parameters of a run, for papermill."
+    def parameters(self, stage: Stage, wildcards) -> str:  # JSON: notebook -> parameters
+        "What a job gives to run_notebooks.py. A value of None is left out."
         run = self.by_id[wildcards.run]
-        return papermill_arguments(self.settings | {"n_f": run.n_f, "draw": run.draw, "seed": run.seed})
+        own = {"n_f": run.n_f, "draw": run.draw, "seed": run.seed}
+        shared = {name: value for name, value in (self.settings | own).items() if value is not None}
+        return json.dumps({notebook: shared | given for notebook, given in stage.notebooks.items()})
 
-    def data_arguments(self) -> str:
-        "The parameters of 00_data, for papermill."
-        given = {name: self.settings.get(name) for name in VARIABLES}
-        return papermill_arguments(given | {"n_f": self.by_id[self.first].n_f})
+    def data_parameters(self) -> str:  # JSON
+        "The same for 00_data."
+        given = {name: self.settings.get(name) for name in VARIABLES} | {"n_f": self.by_id[self.first].n_f}
+        return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
+
+    def results_parameters(self) -> str:  # JSON
+        "The same for 04_results."
+        return json.dumps({RESULTS: {"dataset": self.name, "rows": "runs/report", "out": "runs/report"}})
 
     def gathered(self) -> dict[str, list[str]]:  # name -> parts
         "The files of the report that are put together from those of the runs."
@@ -239,7 +229,7 @@ class Grid:
         def parts(runs: dict, files: list[str]) -> list[str]:
             return [f"runs/rows/{self.config.setting}/{run}/{file}" for run in runs for file in files]
 
-        files = [file for stage in PAPER for file in self.stages[stage].files if file.endswith(".json")]
+        files = [file for file in self.stages["paper_run"].files if file.endswith(".json")]
         records = [file for file in files if file.endswith(".run.json")]
         rows = [file for file in files if file not in records]
         gathered = {"rows.jsonl": parts(self.runs, rows), "runs.jsonl": parts(self.runs, records)}

@@ -7,13 +7,11 @@ from fashion_vae.lib.files import killed_by
 
 
 def why(code: int, log: str) -> str:
-    "A signal, or else the last two lines of the log, which are the cell and the error."
+    "A signal, or else the last two lines of the log, which name the error."
     lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
     lines = [line for line in lines if line.strip("-")]  # neither empty nor ruled
-    if lines and "DeadKernelError" in lines[-1]:
-        return "the kernel of the notebook died (out of memory?)"
     if code > 128:  # a shell's way to say so
-        return f"the notebook was {killed_by(code - 128)}"
+        return f"run_notebooks.py was {killed_by(code - 128)}"
     return "\n".join(lines[-2:])
 
 

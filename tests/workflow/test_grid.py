@@ -75,7 +75,8 @@ def test_the_smallest_class_limits_n_f(make_grid, photographs):
 def test_natural_imbalance_has_no_n_f(make_grid, photographs):
     natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
     assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
-    assert natural.stages["backbone"].parameters == {"arms": "plain osbal"} and "n_f" not in natural.data_arguments()
+    assert natural.stages["paper_run"].notebooks["nbs/01_backbone.ipynb"] == {"arms": "plain osbal"}
+    assert "n_f" not in natural.data_parameters()
 
 
 @pytest.mark.parametrize(
@@ -96,28 +97,29 @@ def test_a_wrong_setting_is_refused(make_grid, config, sentence):
         make_grid(**config)
 
 
-def test_parameters_reach_a_shell_as_they_are(make_grid, photographs):
+def test_every_notebook_of_a_run_gets_its_parameters(make_grid, photographs):
     few = make_grid(dataset="folder", root=str(photographs), n_f=[5])
-    given = few.arguments(SimpleNamespace(run=few.first))
-    assert given == f"-r dataset folder -r root '{photographs}' -p n_f 5 -p draw 0 -p seed 0"
-    assert grid.papermill_arguments({"csv": "a'; b"}) == """-r csv 'a'"'"'; b'"""
+    given = json.loads(few.parameters(few.stages["paper_run"], SimpleNamespace(run=few.first)))
+    run = {"dataset": "folder", "root": str(photographs), "n_f": 5, "draw": 0, "seed": 0}
+    assert list(given) == ["nbs/01_backbone.ipynb", "nbs/02_vae.ipynb", "nbs/03_classifier.ipynb"]
+    assert given["nbs/02_vae.ipynb"] == run and given["nbs/01_backbone.ipynb"] == run | {"arms": "plain os30 os50"}
 
 
 def test_a_new_arm_appears_in_the_grid(make_grid, monkeypatch):
     monkeypatch.setattr(arms, "KINDS", dict(arms.KINDS))
     arms.add_kind("mix", "mixed features {k}", "control", "x", table_k=(30,))
     new = make_grid()
-    assert new.stages["classifier"].parameters["arms"].endswith(" mix30")
-    assert "mix30" not in new.stages["backbone"].parameters["arms"]
+    notebooks = new.stages["paper_run"].notebooks
+    assert notebooks["nbs/03_classifier.ipynb"]["arms"].endswith(" mix30")
+    assert "mix30" not in notebooks["nbs/01_backbone.ipynb"]["arms"]
     assert f"runs/rows/fashion-mnist-lt/{new.first}/mix30.json" in new.gathered()["rows.jsonl"]
 
 
 def test_a_stage_depends_on_the_modules_that_it_imports(make_grid):
-    stages = make_grid().stages
-    uses = {name: grid.modules(stage.notebook, stage.later) for name, stage in stages.items()}
-    assert {"fashion_vae/classifier.py", "fashion_vae/vae.py"} <= set(uses["classifier"])
-    assert "fashion_vae/classifier.py" not in uses["backbone"] + uses["vae"]
-    assert "fashion_vae/lib/training.py" in uses["vae"]
+    uses = {name: grid.modules(*stage.notebooks) for name, stage in make_grid().stages.items()}
+    assert {"fashion_vae/classifier.py", "fashion_vae/vae.py"} <= set(uses["paper_run"])
+    assert "fashion_vae/lib/training.py" in uses["paper_run"]
+    assert not [path for path in uses["paper_run"] if "study" in path or path.endswith("results.py")]
     assert {"fashion_vae/study/controls.py", "fashion_vae/study/posthoc.py"} <= set(uses["controls"])
 
 
@@ -150,8 +152,7 @@ def planned(folder: Path, *flags: str, **config) -> dict[str, int]:  # rule -> j
 
 def test_the_jobs_of_the_paper_and_of_the_studies(clone):
     held = lock.hold(str(clone / "runs" / "grid.lock"))  # a dry run needs no lock
-    stages = {"backbone": 12, "vae": 12, "classifier": 12}
-    assert planned(clone) == stages | {"data": 1, "gather": 2, "results": 1, "paper": 1, "total": 41}
+    assert planned(clone) == {"paper_run": 12, "data": 1, "gather": 2, "results": 1, "paper": 1, "total": 17}
     studies = {"controls": 16, "sensitivity": 8, "search": 16}
     assert planned(clone, "studies", draws=4) == studies | {"gather": 6, "studies": 1, "total": 47}
     held.close()
@@ -165,49 +166,67 @@ def test_a_wrong_setting_ends_a_grid_with_one_sentence(root):
 
 # The jobs, with notebooks that take milliseconds
 
-PAPERMILL = """#!/bin/sh
-[ "$1" = --no-progress-bar ] && shift
-notebook=$1 out=$2; shift 2
-mkdir -p "${out%/*}"; echo "{}" > "$out"; echo x >> "$STARTED"
-while [ -e "$HOLD" ]; do sleep 0.05; done
-case $out in
-  *$FAILING*) echo "InputError: too few images" >&2; exit 1;;
-  *$KILLED*) kill -9 $$;;
-  *$KERNEL_KILLED*) echo "nbclient.exceptions.DeadKernelError: Kernel died" >&2; exit 138;;
-esac
-run=${out%/*}; rows=runs/rows/fashion-mnist-lt/${run##*/}
-while [ $# -gt 0 ]; do case $2 in arms|n_f|draw|seed) export "$2=$3";; esac; shift; done
-case $notebook in *02_vae*) arms=vae; for kind in svg png txt; do touch $rows/latents.$kind; done;; esac
-sealed() { digest=$(echo "{$1}" | sha256sum); printf '{%s, "sha256": "%.16s"}\\n' "$1" "$digest"; }
-of_run='"dataset": "fashion-mnist-lt", "backbone": "resnet-small", "n_f": '"$n_f"', "draw": '"$draw"', "seed": '"$seed"
-more='"protocol": "gfsl", "weights": "none", "minority": "auto", "threads": 1, "versions": {}, "config": {}'
-for arm in $arms; do
-  sealed "$of_run, $more, \\"arm\\": \\"$arm\\"" > $rows/$arm.json
-  sealed "$of_run, \\"seconds\\": 1, \\"arm\\": \\"$arm\\"" > $rows/$arm.run.json
-done
-"""
-PYTHON = """#!/bin/sh
-case $1 in *on_gpu.py) shift 2; exec "$@";; esac
-exec {python} "$@"
+PYTHON = """#!{python} -IS
+import hashlib, json, os, signal, sys, time
+from pathlib import Path
+
+given = sys.argv[1:]
+if given[0] == "workflow/on_gpu.py":
+    given = given[3:]
+if given[0] != "workflow/run_notebooks.py":
+    os.execv({python!r}, [{python!r}, *given])
+folder = Path(given[1])
+
+
+def has(variable):
+    return os.environ[variable] in str(folder)
+
+
+def sealed(row):
+    text = json.dumps(row, sort_keys=True)
+    digest = hashlib.sha256(f"{{text}}\\n".encode()).hexdigest()[:16]
+    return f'{{text[:-1]}}, "sha256": "{{digest}}"}}}}\\n'
+
+
+for notebook, own in json.loads(given[2]).items():
+    (folder / Path(notebook).name).write_text("{{}}")
+    with open(os.environ["STARTED"], "a") as file:
+        file.write("x\\n")
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.05)
+    if has("FAILING"):
+        sys.exit("InputError: too few images")
+    if has("KILLED"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rows = Path("runs/rows/fashion-mnist-lt", folder.name)
+    run = {{"dataset": "fashion-mnist-lt", "backbone": "resnet-small"}}
+    run |= {{name: own[name] for name in ("n_f", "draw", "seed") if name in own}}
+    more = {{"protocol": "gfsl", "weights": "none", "minority": "auto", "threads": 1, "versions": {{}}, "config": {{}}}}
+    if "02_vae" in notebook:
+        own["arms"] = "vae"
+        for kind in ("svg", "png", "txt"):
+            (rows / f"latents.{{kind}}").touch()
+    for arm in own.get("arms", "").split():
+        (rows / f"{{arm}}.json").write_text(sealed(run | more | {{"arm": arm}}))
+        (rows / f"{{arm}}.run.json").write_text(sealed(run | {{"seconds": 1, "arm": arm}}))
 """
 
 
 @pytest.fixture
 def stubs(clone, tmp_path, monkeypatch) -> Path:
-    "A clone, with stubs in the place of papermill and of python."
-    for name, text in {"papermill": PAPERMILL, "python": PYTHON.format(python=sys.executable)}.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    "A clone, with a stub in the place of python, and so of all notebooks."
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(PYTHON.format(python=sys.executable))
+    (tmp_path / "bin" / "python").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(clone))
     monkeypatch.setenv("STARTED", str(tmp_path / "started"))
-    for name in ("HOLD", "FAILING", "KILLED", "KERNEL_KILLED"):
+    for name in ("HOLD", "FAILING", "KILLED"):
         monkeypatch.setenv(name, "nothing")
     return clone
 
 
-def run_grid(clone: Path, until: str = "classifier", **config) -> int:
+def run_grid(clone: Path, until: str = "paper_run", **config) -> int:
     "Run a grid of stubs. Return how many notebooks were started."
     file = Path(os.environ["STARTED"])
     file.write_text("")
@@ -224,7 +243,7 @@ def test_only_what_is_new_is_run(stubs):
     assert run_grid(stubs, **few, draws=1, seeds=2) == 3
     module = stubs / "fashion_vae" / "classifier.py"
     module.write_text(module.read_text() + "\n")
-    assert run_grid(stubs, "gather", **few, draws=2) == 2  # stage 3 alone, at the two runs
+    assert run_grid(stubs, "gather", **few, draws=2) == 2 * 3  # the two runs; their stages 1 and 2 are in the cache
     rows = (stubs / "runs/report/fashion-mnist-lt/rows.jsonl").read_text()
     assert len(rows.splitlines()) == 2 * 11
 
@@ -237,27 +256,59 @@ def test_a_grid_does_not_change_the_clone(stubs):
 
 
 def test_a_grid_prints_a_line_a_job_and_why_some_failed(stubs, monkeypatch):
-    for how, n_f in {"FAILING": 5, "KILLED": 10, "KERNEL_KILLED": 30}.items():
-        monkeypatch.setenv(how, f"nf{n_f}-d0-s0-t1/01_backbone")
+    monkeypatch.setenv("FAILING", "nf5-d0-s0-t1")
+    monkeypatch.setenv("KILLED", "nf10-d0-s0-t1")
     done = snakemake(stubs, "--until", "gather", draws=1)
     lines = done.stderr.splitlines()
-    assert done.returncode == 1 and sum("steps" in line for line in lines) == 3  # three stages at one n_f
-    log = "runs/grid/fashion-mnist-lt/resnet-small-nf{}-d0-s0-t1/01_backbone.log"
+    assert done.returncode == 1 and sum("steps" in line for line in lines) == 2  # at two n_f
+    log = "runs/grid/fashion-mnist-lt/resnet-small-nf{}-d0-s0-t1/paper_run.log"
     assert f"{log.format(5)}: InputError: too few images" in lines
-    assert f"{log.format(10)}: the notebook was killed by signal 9 (out of memory?)" in lines
-    assert f"{log.format(30)}: the kernel of the notebook died (out of memory?)" in lines
-    assert len(lines) <= 3 + 40
+    assert f"{log.format(10)}: run_notebooks.py was killed by signal 9 (out of memory?)" in lines
+    assert len(lines) <= 2 + 30
 
 
-def test_a_kernel_that_is_killed_ends_as_the_stub_does(tmp_path, soak):
-    if not soak:
-        pytest.skip("in make soak: a kernel takes seconds to start")
-    cell = nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
-    done = subprocess.run(["papermill", tmp_path / "in.ipynb", tmp_path / "out.ipynb"], capture_output=True, text=True)
-    assert done.returncode == 138
-    assert done.stderr.splitlines()[-1] == "nbclient.exceptions.DeadKernelError: Kernel died"
+# Notebooks in one kernel
+
+
+@pytest.fixture
+def run_notebooks(root, tmp_path):
+    "Execute notebooks of one code cell each."
+
+    def run(**codes: str) -> subprocess.CompletedProcess:
+        kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        for name, code in codes.items():
+            tagged = nbformat.v4.new_code_cell("n = 0", metadata={"tags": ["parameters"]})
+            cells = [tagged, nbformat.v4.new_code_cell(code)]
+            notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+            nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+        given = json.dumps({str(tmp_path / f"{name}.ipynb"): {"n": n} for n, name in enumerate(codes, 1)})
+        (tmp_path / "out").mkdir()
+        command = [sys.executable, root / "workflow" / "run_notebooks.py", tmp_path / "out", given]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run
+
+
+def test_a_notebook_knows_nothing_of_the_one_before_it(run_notebooks, tmp_path):
+    code = "import os, sys\nleft = [k for k in globals() if k.startswith('left')]\nprint(n, left, len(In), os.getpid())"
+    done = run_notebooks(first=f"left_over = 1\n{code}", second=code)
+    assert done.returncode == 0, done.stderr
+    executed = [nbformat.read(tmp_path / "out" / f"{name}.ipynb", 4) for name in ("first", "second")]
+    (a, names, cells, pid), second = (n.cells[2].outputs[0].text.split() for n in executed)
+    assert (a, names, cells) == ("1", "['left_over']", "4") and second == ["2", "[]", "4", pid]
+    assert all("injected-parameters" in n.cells[1].metadata.tags for n in executed)
+
+
+@pytest.mark.parametrize(
+    "code,sentence",
+    [
+        ("import os\nos.kill(os.getpid(), 9)", r"first.ipynb: its kernel was killed by signal 9 \(out of memory\?\)"),
+        ("raise ValueError('too few')", "ValueError: too few"),
+    ],
+)
+def test_a_notebook_that_fails_says_why_in_its_last_line(run_notebooks, code, sentence):
+    done = run_notebooks(first=code, second="print('not reached')")
+    assert done.returncode == 1 and re.search(sentence, done.stderr.strip().splitlines()[-1]), done.stderr
 
 
 # Two grids in one clone
@@ -318,7 +369,7 @@ def running(group: int) -> int:
 def test_four_jobs_keep_to_a_thread_each(small_grid, soak, figures):
     if not soak:
         pytest.skip("in make soak")
-    small_grid.until, small_grid.flags, counts = "backbone", ["--cores", "4"], []
+    small_grid.until, small_grid.flags, counts = "paper_run", ["--cores", "4"], []
     small_grid.config["draws"] = 4
     run = small_grid.start()
     while run.poll() is None:
@@ -396,4 +447,4 @@ def test_a_cluster_leaves_the_rows_of_one_machine(small_grid, slurm, soak, figur
     assert there == here
     queue = ["squeue", "--states=all", "--noheader"]
     jobs = subprocess.run(queue, env=os.environ | slurm, capture_output=True).stdout
-    assert jobs.count(b"localhost") == 4  # data, backbone, vae, classifier
+    assert jobs.count(b"localhost") == 2  # data and the run

@@ -31,43 +31,45 @@ EVERYTHING = "-" + "".join(PIECES).replace("/", "")
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-# The whole way: make, Snakemake, a shell, papermill
+# The whole way: make, Snakemake, a shell, run_notebooks.py
 
-PAPERMILL = """#!{python} -IS
-import json, sys
+PYTHON = """#!{python} -IS
+import json, os, sys
 from pathlib import Path
 
-notebook, out, *words = sys.argv[2:]
+given = sys.argv[1:]
+if given[0] == "workflow/on_gpu.py":
+    given = given[3:]
+if given[0] != "workflow/run_notebooks.py":
+    os.execv({python!r}, [{python!r}, *given])
+run, notebooks = Path(given[1]), json.loads(given[2])
 with open({argv!r}, "a") as f:
-    f.write(json.dumps(words) + "\\n")
-given = dict(zip(words[1::3], words[2::3]))
-Path(out).write_text("{{}}")
-run = Path(out).parent
-names = ["samples.png", "draws.csv"]
-folder = Path("runs/report", run.name)
-if "arms" in given:
+    f.write(given[2] + "\\n")
+names, folder = ["samples.png", "draws.csv"], Path("runs/report", run.name)
+if len(notebooks) > 1:
     folder = next(Path("runs/rows").glob(f"*/{{run.name}}"))
-    names = [f"{{arm}}{{end}}" for arm in given["arms"].split() for end in (".json", ".run.json")]
-for name in names:
-    (folder / name).touch()
+    arms = "vae " + " ".join(own.get("arms", "") for own in notebooks.values())
+    names = [f"{{arm}}{{end}}" for arm in arms.split() for end in (".json", ".run.json")]
+    names += [f"latents.{{kind}}" for kind in ("svg", "png", "txt")]
+for path in [*(folder / name for name in names), *(run / Path(notebook).name for notebook in notebooks)]:
+    path.touch()
 """
 SNAKEMAKE = """#!/bin/sh
-exec {real} "$@" --until backbone ${{WEIGHTS:+--config "weights=$WEIGHTS"}}
+exec {real} "$@" --until paper_run ${{WEIGHTS:+--config "weights=$WEIGHTS"}}
 """
 
 
 class Typed:
-    "A clone where papermill only notes what it is given, and the grid is one run long."
+    "A clone where run_notebooks.py only notes what it is given, and the grid is one run long."
 
     def __init__(self, clone: Path, folder: Path):
         self.clone, self.folder, self.argv = clone, folder, folder / "argv"
         config = clone / "workflow" / "config.yaml"
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"n_f": [5], "draws": 1}))
-        real = {name: shutil.which(name) for name in ("snakemake", "python")}
+        real = shutil.which("snakemake")
         tools = {
-            "papermill": PAPERMILL.format(python=sys.executable, argv=str(self.argv)),
-            "snakemake": SNAKEMAKE.format(real=real["snakemake"]),
-            "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+            "snakemake": SNAKEMAKE.format(real=real),
+            "python": PYTHON.format(python=sys.executable, argv=str(self.argv)),
         }
         (clone / ".venv" / "bin").mkdir(parents=True)
         for name, text in tools.items():
@@ -89,16 +91,15 @@ class Typed:
         return root
 
     def travels(self, root_name: str, weights_name: str) -> None:
-        "See that both reach papermill, that nothing is made on the way, and that all lies below runs/."
+        "See that both reach every notebook, that nothing is made on the way, and that all lies below runs/."
         root, weights = self.photographs(root_name), self.clone / weights_name
         weights.touch()
         before, made = set(self.clone.iterdir()), self.folder / "photographs"
         done = self.make("paper", "DATA=folder", f"ROOT={root}", "CORES=2", WEIGHTS=weights_name)
         assert done.returncode == 0, done.stderr[-3000:]
         jobs = [json.loads(line) for line in self.argv.read_text().splitlines()]
-        assert len(jobs) == 2  # data and backbone
-        for job in jobs:
-            values = dict(zip(job[1::3], job[2::3], strict=True))
+        assert [len(job) for job in jobs] == [1, 3]  # notebooks of the data and of a run
+        for values in (values for job in jobs for values in job.values()):
             assert values["root"] == str(root)
             assert values.get("weights", weights_name) == weights_name
         assert {p.name for p in set(self.clone.iterdir()) - before} <= {".snakemake", "runs"}
@@ -119,11 +120,11 @@ def typed(clone, tmp_path) -> Typed:
 WEIGHTS = "w;touch made;#$(touch made)`touch made`{2024}\"+ (1) & 百.pth"
 
 
-def test_a_name_travels_from_make_to_papermill_and_is_not_run(typed):
+def test_a_name_travels_from_make_to_the_notebooks_and_is_not_run(typed):
     typed.travels(EVERYTHING, WEIGHTS)
 
 
-def test_any_name_travels_from_make_to_papermill(typed, soak, figures):
+def test_any_name_travels_from_make_to_the_notebooks(typed, soak, figures):
     if not soak:
         pytest.skip("in make soak: Snakemake takes seconds to start")
     tried = []
@@ -135,7 +136,7 @@ def test_any_name_travels_from_make_to_papermill(typed, soak, figures):
         typed.travels(name, "w.pth")
 
     travels()
-    figures["an odd folder name through make, Snakemake, a shell and papermill"] = {
+    figures["an odd folder name through make, Snakemake and a shell"] = {
         "tried": len(tried), "held": len(tried), "note": "quotes, $, backticks, braces, line breaks, any Unicode",
     }  # fmt: skip
 
@@ -169,15 +170,7 @@ def test_make_hands_names_on_and_runs_none(typed, soak):
     travels()
 
 
-# The shell and the cell of parameters
-
-
-@given(TEXTS)
-@settings(QUICK, max_examples=60)
-def test_a_shell_gives_papermill_what_was_typed(name):
-    command = f"printf '%s\\0' {grid.papermill_arguments({'root': name, 'n_f': 5})}"
-    words = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout.decode().split("\0")
-    assert words == ["-r", "root", name, "-p", "n_f", "5", ""]
+# The cell of parameters
 
 
 @given(TEXTS)
