@@ -57,6 +57,13 @@ def check_typed(config: dict) -> None:  # Snakemake's
             )
 
 
+def whole_number(name: str, value: int | str) -> int:  # a list that is typed has texts
+    "A number of runs or images. Raise `InputError` if it is none."
+    if not re.fullmatch(r"[0-9]{1,6}", str(value)) or (name != "n_f" and not int(value)):
+        raise InputError(f"--config {name}={value!r}: allowed is a whole number from 1 to 999,999")
+    return int(value)
+
+
 def allowed_n_f(
     config: RunConfig,
     wanted: list[int],
@@ -188,12 +195,13 @@ class Grid:
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:
-        wanted = [int(n) for n in config["n_f"]]  # a list that is typed has texts
+        wanted = [whole_number("n_f", n) for n in config["n_f"]]
         n_f, self.note = ([None], "") if self.natural else allowed_n_f(self.config, wanted)
         few = [n for n in n_f if n in (10, n_f[-1])]  # for what needs no more
         draws = config["draws"]
-        draws = range(draws if isinstance(draws, int) else draws[self.config.protocol])
-        self.runs = self._make_runs(n_f, draws, range(config["seeds"]))
+        draws = draws[self.config.protocol] if isinstance(draws, dict) else draws
+        draws, seeds = (range(whole_number(name, n)) for name, n in {"draws": draws, "seeds": config["seeds"]}.items())
+        self.runs = self._make_runs(n_f, draws, seeds)
         self.first = next(iter(self._make_runs(few, [0], [0])))
         self.studies = {"controls": self.runs}
         if self.has_tables and not self.natural:

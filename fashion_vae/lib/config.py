@@ -39,14 +39,14 @@ class DataConfig(BaseConfig):
     root: Text = Field("", description="a folder with photographs, or a zip of one")
     csv: Text = Field("", description="a CSV file with the columns image and label")
     protocol: Literal["gfsl", "natural"] = Field("gfsl", description="gfsl (the paper's) or natural")
-    n_f: Annotated[int, Field(ge=1)] | None = Field(
+    n_f: Annotated[int, Field(ge=1, lt=10**9)] | None = Field(
         10, description="a whole number from 1 to the training images of the smallest rare class"
     )
-    draw: int = Field(0, ge=0, description="a whole number from 0 on")
-    minority: Auto | Annotated[int, Field(ge=1)] = Field(
+    draw: int = Field(0, ge=0, lt=10**9, description="a whole number from 0 to 999,999,999")
+    minority: Auto | Annotated[int, Field(ge=1, lt=10**9)] = Field(
         "auto", description="auto, or a whole number from 1 to the number of classes less one"
     )
-    side: Auto | Annotated[int, Field(ge=1)] = Field("auto", description="auto, or a number of pixels")
+    side: Auto | Annotated[int, Field(ge=1, le=4096)] = Field("auto", description="auto, or 1 to 4,096 pixels")
     runs: Text = Field("runs", description="a folder that can be written")
 
     @model_validator(mode="before")
@@ -89,18 +89,18 @@ WEIGHTS_OF = {"resnet-small": "none", "resnet18": "IMAGENET1K_V1", "resnet50": "
 class RunConfig(DataConfig):
     "One run: a split, a network and a seed."
 
-    seed: int = Field(0, ge=0, description="a whole number from 0 on")
+    seed: int = Field(0, ge=0, lt=10**9, description="a whole number from 0 to 999,999,999")
     backbone: Word = Field("auto", description="auto or the name of a backbone")
     weights: Text = Field("auto", description="auto, none, a name of published weights, or a file")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     precision: Literal["auto", "fp32"] = Field("auto", description="auto or fp32")
-    batch: Auto | Annotated[int, Field(ge=2)] = Field("auto", description="auto, or a whole number from 2 on")
+    batch: Auto | Annotated[int, Field(ge=2, lt=10**9)] = Field("auto", description="auto, or a whole number from 2 on")
     features: str = Field(
         "plain", pattern=r"^(plain|imagenet|os([1-9]\d*|bal))$", description="plain, imagenet, os<k> or osbal"
     )
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
     threads: int = Field(1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores")
-    nproc: int = Field(1, ge=1, description="a whole number from 1 on")
+    nproc: int = Field(1, ge=1, le=1024, description="a whole number from 1 to 1,024")
 
     @model_validator(mode="before")
     @classmethod

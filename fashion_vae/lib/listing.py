@@ -137,8 +137,9 @@ def read_table(
     except CsvError as e:
         raise InputError(f"{path.name}, line {reader.reader.line_num}: {e}") from None
     for column in columns:
-        if column not in names:
-            raise InputError(f"{path.name}: no column {column!r}; it has {', '.join(names)}")
+        if names.count(column) != 1:
+            problem = "no column" if column not in names else f"{names.count(column)} columns"
+            raise InputError(f"{path.name}: {problem} {column!r}; it has {', '.join(names)}")
     return lines
 
 # %% ../../nbs/lib/listing.ipynb #337ab993

@@ -58,7 +58,7 @@ class RowFields(RunFields):
     config: dict[str, Any]
 
 # %% ../../nbs/lib/rows.ipynb #4f6e6e6a
-class PhaseCounts(Fields):
+class PhaseCounts(Fields, extra="forbid"):
     "Images of each class, before the draw removes any."
 
     train: list[Count]  # (C,)
@@ -66,7 +66,7 @@ class PhaseCounts(Fields):
     test: list[Count]
 
 
-class Confusion(Fields):
+class Confusion(Fields, extra="forbid"):
     "Confusion counts."
 
     val: Counts
@@ -119,7 +119,8 @@ def split_totals(row: dict) -> dict[str, list[int]]:  # phase -> (C,)
     "Images of each class that are left by the split of a row."
     whole = row["n_f"] is None or row["arm"] == UPPER_BOUND
     totals = {}
-    for phase, counts in row["images"].items():
+    for phase in PhaseCounts.model_fields:
+        counts = row["images"][phase]
         if whole or phase == "test":
             totals[phase] = counts
             continue
@@ -130,8 +131,8 @@ def split_totals(row: dict) -> dict[str, list[int]]:  # phase -> (C,)
 
 def confusions(row: dict) -> Iterator[tuple[str, str, list[list[int]]]]:  # field, phase, counts
     "All confusion counts of a row."
-    for phase, counts in row["confusion"].items():
-        yield f"confusion.{phase}", phase, counts
+    for phase in ("val", "test"):
+        yield f"confusion.{phase}", phase, row["confusion"][phase]
     if "calibrated_stacking" in row:
         yield "calibrated_stacking.confusion", "test", row["calibrated_stacking"]["confusion"]
     for name in ("permuted", "zeroed") if "latent_use" in row else ():
@@ -145,9 +146,9 @@ def _check_classes(row: dict) -> None:
         raise ValueError("names one of its classes twice")
     if not rare or not rare < set(classes):
         raise ValueError(f"has the minority_classes {sorted(rare)}, which are not some of its classes")
-    for phase, counts in row["images"].items():
-        if len(counts) != len(classes):
-            raise ValueError(f"has {len(classes)} classes and {len(counts)} numbers in images.{phase}")
+    for phase in PhaseCounts.model_fields:
+        if (n := len(row["images"][phase])) != len(classes):
+            raise ValueError(f"has {len(classes)} classes and {n} numbers in images.{phase}")
 
 
 def _check_calibration(bins: list, n: int) -> None:  # n: images of the test set
@@ -170,8 +171,8 @@ def check_totals(row: dict) -> None:  # with the fields of a classifier
         if (images := [sum(line) for line in counts]) != totals[phase]:
             raise ValueError(f"has a {field} of {images} images, and its split has {totals[phase]}")
     _check_calibration(row["calibration"], sum(totals["test"]))
-    if "chosen" in row and row["chosen"] >= len(row["search"]):
-        raise ValueError(f"has chosen = {row['chosen']} of a search of {len(row['search'])}")
+    if row.get("chosen", -1) >= len(row.get("search", [])):
+        raise ValueError(f"has chosen = {row['chosen']} of a search of {len(row.get('search', []))}")
 
 # %% ../../nbs/lib/rows.ipynb #8e7e4c6a
 REMEDY = "delete the file and run the grid again, or restore it with git"  # a grid makes only what is missing

@@ -20,7 +20,7 @@ def test_an_n_f_that_is_no_number_of_images_is_refused(value):
 
 
 def test_no_n_f_is_refused_unless_the_protocol_is_natural():
-    with pytest.raises(InputError, match=r"^parameter n_f = None: allowed is a whole number from 1 on"):
+    with pytest.raises(InputError, match=r"^parameter n_f = None: allowed is a whole number from 1 to 1,024"):
         read_parameters({"n_f": None}, RunConfig)
     natural = read_parameters({"n_f": None, "dataset": "folder", "protocol": "natural"}, RunConfig)
     assert natural.n_f is None
@@ -31,10 +31,10 @@ def test_no_n_f_is_refused_unless_the_protocol_is_natural():
     [
         ("minority", 0, "auto, or a whole number from 1"),
         ("minority", "five", "auto, or a whole number from 1"),
-        ("side", 0, "auto, or a number of pixels"),
+        ("side", 0, "auto, or 1 to 4,096 pixels"),
         ("batch", 1, "auto, or a whole number from 2 on"),
-        ("draw", -1, "a whole number from 0 on"),
-        ("seed", 0.5, "a whole number from 0 on"),
+        ("draw", -1, "a whole number from 0 to 999,999,999"),
+        ("seed", 0.5, "a whole number from 0 to 999,999,999"),
         ("threads", 0, "a whole number from 1 to the number of cores"),
         ("threads", os.cpu_count() + 1, "a whole number from 1 to the number of cores"),
         ("device", "gpu", "auto, cpu or cuda"),
@@ -43,7 +43,7 @@ def test_no_n_f_is_refused_unless_the_protocol_is_natural():
         ("features", "os", "plain, imagenet, os<k> or osbal"),
         ("features", "os0", "plain, imagenet, os<k> or osbal"),
         ("arms", "", "names of arms with blanks between them"),
-        ("nproc", 0, "a whole number from 1 on"),
+        ("nproc", 0, "a whole number from 1 to 1,024"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
