@@ -357,10 +357,13 @@ def read_faults(path: Path) -> dict:  # machine, revision, tests: fault -> tried
     "Read what `make soak` counted. Raise `InputError` if the file is missing or more held than was tried."
     if not path.is_file():
         raise InputError(f"parameter reliability = {str(path)!r}: no such file; `make soak` makes it")
-    counted = json.loads(path.read_bytes())
-    for fault, counts in counted["tests"].items():
-        if not 0 <= counts["held"] <= counts["tried"]:
-            raise InputError(f"{path.name}: {fault}: {counts} is no count; run `make soak` again")
+    try:
+        counted = json.loads(path.read_bytes())
+        wrong = [fault for fault, n in counted["tests"].items() if not 0 <= n["held"] <= n["tried"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        wrong = ["the file"]
+    if wrong:
+        raise InputError(f"{path.name}: {wrong[0]} is not as it was counted; run `make soak` again")
     return counted
 
 # %% ../../nbs/study/15_speed.ipynb #9b0449eb

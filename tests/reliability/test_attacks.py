@@ -69,6 +69,7 @@ from PIL import Image
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.numpy import save_file
+from snakemake.utils import QuotedFormatter
 
 from fashion_vae import data
 from fashion_vae.data import make_split, natural_split, split_photographs
@@ -513,12 +514,11 @@ def test_what_snakemake_would_change_is_refused(case):
 
 @each_of({name: text for name, text in TEXTS.items() if text.isprintable()})
 @attack(NAMES)
-def test_words_for_a_shell_are_the_same_words_after_it(case, tmp_path):
-    words = grid.papermill_arguments({"root": case, "csv": case, "n_f": 5})
-    shell = subprocess.run(
-        ["sh", "-c", f"printf '%s\\0' {words}"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert shell.stdout.split("\0")[:-1] == ["-r", "root", case, "-r", "csv", case, "-p", "n_f", "5"]
+def test_parameters_for_a_shell_are_the_same_after_it(case, tmp_path):
+    given = json.dumps({"root": case, "csv": case, "n_f": 5})
+    command = QuotedFormatter().format("printf '%s' {given:q}", given=given)  # as the Snakefile quotes it
+    shell = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(shell.stdout) == {"root": case, "csv": case, "n_f": 5}
     assert not list(tmp_path.iterdir())
 
 
