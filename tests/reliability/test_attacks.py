@@ -29,6 +29,7 @@ from xml.etree import ElementTree
 
 import grid
 import lock
+import nbformat
 import numpy as np
 import pandas as pd
 import publish
@@ -3129,11 +3130,6 @@ def test_a_lock_that_is_no_file_ends_with_a_sentence(case, tmp_path):
         "killed": (137, "x\n", "killed by signal 9"),
         "a fault of memory": (139, "", "killed by signal 11"),
         "stopped": (143, "x", "killed by signal 15"),
-        "the kernel": (
-            138,
-            "a\nnbclient.exceptions.DeadKernelError: Kernel died\n",
-            "kernel of the notebook died",
-        ),
         "not found": (127, "sh: papermill: not found\n", "not found"),
         "bytes": (1, b"\xff\xfe\0\x80 InputError: x\n", "InputError"),
         "rules alone": (1, "----\n---\n", ""),
@@ -3196,12 +3192,46 @@ def test_processes_that_train_together_end_when_one_fails(case, soak):
         run_distributed(2, task, *given)
 
 
+CELLS = {  # the code of two notebooks that run one after another; what their program writes
+    "killed": (["x = 1", "os.kill(os.getpid(), 9)"], "b.ipynb: its kernel was killed by signal 9"),
+    "terminated": (["x = 1", "os.kill(os.getpid(), 15)"], "b.ipynb: its kernel was killed by signal 15"),
+    "ended": (["x = 1", "os._exit(3)"], "b.ipynb: its kernel died"),
+    "names of the first": (["x = 1", "print(x)"], "NameError: name 'x' is not defined"),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+@attack(PROCESSES, 60)
+def test_a_kernel_of_two_notebooks_that_ends_is_named(name, tmp_path, soak):
+    if not soak:
+        pytest.skip("in make soak: a kernel takes seconds to start")
+    sources, message = CELLS[name]
+    for file, source in zip(("a", "b"), sources, strict=True):
+        code = "import os\n" + source if "os." in source else source
+        cell = nbformat.v4.new_code_cell(code)
+        kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+        nbformat.write(notebook, tmp_path / f"{file}.ipynb")
+    (tmp_path / "out").mkdir()
+    given = {str(tmp_path / f"{file}.ipynb"): {} for file in ("a", "b")}
+    command = [
+        sys.executable,
+        str(ROOT / "workflow" / "run_notebooks.py"),
+        str(tmp_path / "out"),
+        json.dumps(given),
+    ]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode and message in done.stderr, done.stderr[-600:]
+    assert "site-packages/nbclient" not in done.stderr
+
+
 @each_of({"SIGINT": signal.SIGINT})
 @attack(PROCESSES, 200)
 def test_a_grid_that_is_stopped_goes_on_and_leaves_nothing(case, small_grid, soak):
     if not soak:
         pytest.skip("in make soak: a grid of real notebooks")
-    grid_of, small_grid.until = small_grid, "backbone"
+    grid_of, small_grid.until = small_grid, "paper_run"
     run = grid_of.start()
     time.sleep(float(np.random.default_rng(int(case)).uniform(5, 9)))
     os.killpg(run.pid, case)
