@@ -1,8 +1,8 @@
-"Without --soak: the same twelfth of the attacks."
+"Without --soak: the same twentieth of the attacks."
 
 import zlib
 
-PART = 12
+PART = 20
 REPORTS = "test_the_counts_of_the_attacks"
 
 

@@ -2,7 +2,7 @@
 
 What is right is written down for each: a value is refused in one sentence that names it, the rows are the same,
 what is damaged is refused or made again, text is shown as text. Nothing hangs, nothing is left behind, and
-nothing is written outside. make soak tries all of them, and make test about a twelfth (conftest.py).
+nothing is written outside. make soak tries all of them, and make test about a twentieth (conftest.py).
 """
 
 import gzip
