@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import yaml
+
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import table_arms
 from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
-from fashion_vae.lib.files import InputError, atomic_write, resolve_path
+from fashion_vae.lib.files import InputError, atomic_write, check_choice, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
 from fashion_vae.lib.records import run_fields
 from fashion_vae.lib.rows import REMEDY, read_lines
@@ -41,6 +43,13 @@ def read_settings(
     shared = [name for name in RunConfig.model_fields if name not in ("n_f", "draw", "seed")]
     settings |= {name: config[name] for name in shared if name in config}
     return {name: value for name, value in settings.items() if value not in (None, "")}
+
+
+def check_known(config: dict) -> None:  # Snakemake's
+    "Raise `InputError` for a setting that nothing reads."
+    defaults = yaml.safe_load(Path("workflow/config.yaml").read_text(encoding="utf-8"))
+    for name in config:
+        check_choice("--config", name, {*RunConfig.model_fields, *defaults} - {"draw", "seed"})
 
 
 def check_typed(config: dict) -> None:  # Snakemake's
@@ -184,6 +193,7 @@ class Grid:
     "All runs of the paper and of the studies. Raises `InputError` if a setting is not allowed."
 
     def __init__(self, config: dict, environ: dict = os.environ):
+        check_known(config)
         self.settings = read_settings(config, environ)
         self.config = read_parameters(self.settings, RunConfig)  # of all runs, but for n_f, draw and seed
         self.natural = self.config.protocol == "natural"
@@ -195,6 +205,8 @@ class Grid:
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:
+        if not isinstance(config["n_f"], list) or not config["n_f"]:
+            raise InputError(f"--config n_f={config['n_f']!r}: allowed is a list of numbers, as in n_f=[5,10]")
         wanted = [whole_number("n_f", n) for n in config["n_f"]]
         n_f, self.note = ([None], "") if self.natural else allowed_n_f(self.config, wanted)
         few = [n for n in n_f if n in (10, n_f[-1])]  # for what needs no more
@@ -205,8 +217,11 @@ class Grid:
         self.first = next(iter(self._make_runs(few, [0], [0])))
         self.studies = {"controls": self.runs}
         if self.has_tables and not self.natural:
-            self.studies["sensitivity"] = self._make_runs(few, draws[: config["sensitivity_draws"]], [0])
+            n = whole_number("sensitivity_draws", config["sensitivity_draws"])
+            self.studies["sensitivity"] = self._make_runs(few, draws[:n], [0])
             search = ("photographs", few) if self.photographs else ("images", n_f)
+            if not isinstance(config["search_draws"], dict):
+                raise InputError(f"--config search_draws={config['search_draws']!r}: set it in workflow/config.yaml")
             self.studies["search"] = self._make_runs(search[1], config["search_draws"][search[0]], [0])
         self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
 

@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,11 @@ from typing import TextIO
 def hold(path: str) -> TextIO:  # locked until it is closed
     "Lock a file and write into it who holds it. Ends the program with a sentence if another process does."
     Path(path).parent.mkdir(exist_ok=True)
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        file = open(number, "r+", encoding="utf-8")  # noqa: SIM115
+    except (OSError, UnsupportedOperation) as e:
+        sys.exit(f"{path}: the lock is no file that can be opened ({e}); delete it")
     try:
         flock(file, LOCK_EX | LOCK_NB)
     except BlockingIOError:

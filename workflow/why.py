@@ -8,10 +8,13 @@ from fashion_vae.lib.files import killed_by
 
 def why(code: int, log: str) -> str:
     "A signal, or else the last two lines of the log, which name the error."
-    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    lines = [line for line in lines if line.strip("-")]  # neither empty nor ruled
     if code > 128:  # a shell's way to say so
         return f"run_notebooks.py was {killed_by(code - 128)}"
+    try:
+        lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as e:
+        return f"the log cannot be read ({e.strerror})"
+    lines = [line for line in lines if line.strip("-")]  # neither empty nor ruled
     return "\n".join(lines[-2:])
 
 

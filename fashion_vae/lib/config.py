@@ -77,7 +77,8 @@ class DataConfig(BaseConfig):
         own = ""
         if self.dataset == "folder":  # two folders with the same name are two data sets
             root = resolve_path(self.root)
-            digest = hashlib.sha256(f"{root}/{self.csv}".encode()).hexdigest()[:6]
+            table = f"\0{self.csv}" * bool(self.csv)  # no path holds a zero byte
+            digest = hashlib.sha256(f"{root}/{table}".encode()).hexdigest()[:6]
             own = f"-{file_name(root.name)}-{digest}"
         return self.dataset + own + ("-natural" if self.protocol == "natural" else "")
 
@@ -107,11 +108,11 @@ class RunConfig(DataConfig):
     def _fill_in_backbone(cls, given: dict) -> dict:
         own = {"dataset": EMBEDDED, "backbone": "auto", "weights": "auto"} | given
         if own["backbone"] == "auto":
-            own["backbone"] = BACKBONE_OF.get(own["dataset"], "tf_efficientnet_lite0")
+            own["backbone"] = BACKBONE_OF.get(str(own["dataset"]), "tf_efficientnet_lite0")
         if own["weights"] == "auto":
-            own["weights"] = WEIGHTS_OF.get(own["backbone"], "imagenet")
-        elif os.path.isfile(path := resolve_path(str(own["weights"]))):
-            own["weights"] = str(path)
+            own["weights"] = WEIGHTS_OF.get(str(own["backbone"]), "imagenet")
+        elif re.search(r"[./]", str(own["weights"])) and os.path.isfile(path := resolve_path(str(own["weights"]))):
+            own["weights"] = str(path)  # a word is a published name, also where a file is called like it
         if own["dataset"] == EMBEDDED and own["backbone"] != BACKBONE_OF[EMBEDDED]:
             own["side"] = 28  # the images have no more pixels
         return own

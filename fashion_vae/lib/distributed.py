@@ -69,7 +69,7 @@ def first_failure(
     if done.returncode < 0:
         return f"the one that starts the others was {killed_by(-done.returncode)}"
     signals = re.findall(r"rank +: (\d+) .*\n +exitcode +: -(\d+)", done.stderr)
-    errors = re.findall(r"^(?:\[rank(\d+)\]: )?([\w.]*Error: .*)$", done.stderr, re.MULTILINE)
+    errors = re.findall(r"^(?:\[rank(\d+)\]: )?([\w.]*Error: .+)$", done.stderr, re.MULTILINE)
     first = [pair for pair in signals if pair[1] != "15"] or ([] if errors else signals)
     if first:
         rank, number = map(int, first[0])
