@@ -165,3 +165,28 @@ def test_changes_to_a_mapped_array_do_not_reach_the_file(tmp_path):
         assert (mapped[name].dtype, mapped[name].shape) == (v.dtype, v.shape)
     mapped["x"][0] = 5
     assert load_file(file)["x"].max() == 1 and open_mmap(file)["x"].max() == 1
+
+
+@pytest.mark.parametrize("text", ["a\nb\rc", "\x1b[2J", "\u202ea", "a\0b", "a\udcffb", "\u2028"])
+def test_a_refusal_is_one_line_whatever_it_names(text):
+    message = str(InputError(f"{text}: é"))
+    assert message.isprintable() and message.endswith(": é") and message == files.printable(message)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, problem in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device"), (Path("a\0"), "this name")):
+        with pytest.raises(InputError, match=problem):
+            files.read_regular(path, 10)
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_bytes(b"mine")
+    files.temporary_name(tmp_path / "row.json").symlink_to(tmp_path / "mine")
+    atomic_write(tmp_path / "row.json", b"new")
+    assert (tmp_path / "mine").read_bytes() == b"mine" and (tmp_path / "row.json").read_bytes() == b"new"
+
+
+def test_brackets_in_brackets_are_not_as_they_were_written():
+    with pytest.raises(ValueError, match="not as it was written"):
+        files.from_json(b"[" * 10**5 + b"]" * 10**5)
