@@ -63,8 +63,8 @@ def existing_root(
     expected: str,  # what it should hold, in words
 ) -> Path:
     "The root folder. Raise `InputError` if there is none."
-    folder = Path(root).expanduser()
-    if not root or not folder.is_dir():
+    folder = Path(os.path.expanduser(root))
+    if not root or not os.path.isdir(folder):  # no error for an impossible name
         raise InputError(f"parameter root = {root!r}: no such folder; expected is {expected}")
     return folder
 
@@ -148,8 +148,8 @@ def find_table(
     table: str,  # a CSV file, relative to the root or to the current folder, or absolute
 ) -> Path:
     "The table's path. Raise `InputError` if there is no such file."
-    path = folder / table if (folder / table).is_file() else resolve_path(table)
-    if not path.is_file():
+    path = folder / table if os.path.isfile(folder / table) else resolve_path(table)
+    if not os.path.isfile(path):
         raise InputError(f"parameter csv = {table!r}: no such file in {folder.name} or in the current folder")
     return path
 
@@ -356,7 +356,7 @@ def unpack(
     folder: Path,  # made, whole or not at all; nothing is written elsewhere
 ) -> Path:  # the folder with the class folders
     "Unpack a zip. Raise `InputError` if it is missing, damaged, unsafe or oversized, or if there is no space."
-    if not archive.is_file():
+    if not os.path.isfile(archive):
         raise InputError(f"parameter root = {str(archive)!r}: no such file")
     temporary = _temporary_folder(folder)
     try:
@@ -375,7 +375,7 @@ def unpack(
 # %% ../../nbs/lib/listing.ipynb #d5a1640b
 def file_version(path: Path) -> tuple[int, int, int] | None:  # size in bytes, two times in ns; None: no file
     "What must change if the content of a file does."
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     info = path.stat()
     return info.st_size, info.st_mtime_ns, info.st_ctime_ns
@@ -409,7 +409,7 @@ def resolve_root(
     if dataset == "clothing" and not root:
         return fetch_once()
     path = resolve_path(root)
-    is_archive = path.suffix.lower() == ".zip" and not path.is_dir()
+    is_archive = path.suffix.lower() == ".zip" and not os.path.isdir(path)
     return unpack_once(path, runs) if is_archive else path
 
 # %% ../../nbs/lib/listing.ipynb #6311c712
@@ -435,8 +435,8 @@ def content_key(
     path, table = resolve_path(root), resolve_path(csv)
     if dataset == EMBEDDED:
         return ""
-    if path.is_file():  # an archive
-        files = [path, table] if csv and table.is_file() else [path]
+    if os.path.isfile(path):  # an archive
+        files = [path, table] if csv and os.path.isfile(table) else [path]
         return " ".join(f"{file_version(f)}" for f in files)
     if dataset == "clothing" and not root:
         return CLOTHING_COMMIT

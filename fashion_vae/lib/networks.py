@@ -9,6 +9,7 @@ __all__ = ['PACKAGED', 'MAX_WEIGHTS', 'as_input', 'in_channels', 'augment', 'ima
 # %% ../../nbs/lib/networks.ipynb #f4a67499
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from .defaults import BACKBONES, BackboneConfig
 from .distributed import shard
-from .files import InputError, check_choice, read_regular
+from .files import InputError, check_choice, printable, read_regular
 from .training import autocast
 
 # %% ../../nbs/lib/networks.ipynb #eb264718
@@ -186,15 +187,15 @@ MAX_WEIGHTS = 2**30  # bytes: the largest of these networks has 100 MB
 def _from_file(weights: str) -> dict:
     "Tensors of a file. Raise `InputError` if it does not exist or holds anything but tensors."
     path = Path(weights)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"parameter weights = {weights!r}: neither auto, none, a published name, nor a file")
     try:
         data = read_regular(path, MAX_WEIGHTS)
         return load(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), "cpu", weights_only=True)
     except InputError as e:
-        raise InputError(f"parameter weights = {weights!r}: {str(e).removeprefix(f'{path}: ')}") from None
+        raise InputError(f"parameter weights = {weights!r}: {str(e).removeprefix(printable(f'{path}: '))}") from None
     except Exception as e:  # each loader has its own errors
-        problem = " ".join(str(e).split())[:120] or type(e).__name__
+        problem = " ".join(str(e).split())[:120].split(". ")[0] or type(e).__name__  # torch goes on with advice
         raise InputError(f"parameter weights = {weights!r}: it cannot be read ({problem})") from None
 
 
