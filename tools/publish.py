@@ -5,12 +5,11 @@ which. Nothing else writes to results/ and figures/.
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from fashion_vae.lib.config import DataConfig, read_parameters
-from fashion_vae.lib.files import InputError, atomic_write, project_root
+from fashion_vae.lib.files import InputError, atomic_write, file_name, project_root
 from fashion_vae.lib.report import escape_markdown, update_blocks
 from fashion_vae.lib.rows import read_lines
 
@@ -22,9 +21,10 @@ NOT_PUBLISHED = "reproduced.md"  # compares a report with what is published
 
 def copy_files(source: Path, patterns: tuple[str, ...], target: Path) -> list[Path]:
     "Copy a report's files."
-    target.mkdir(parents=True, exist_ok=True)
-    files = [file for pattern in patterns for file in sorted(source.glob(pattern))]
-    return [Path(shutil.copy(file, target)) for file in files if file.name != NOT_PUBLISHED]
+    files = [file for pattern in patterns for file in sorted(source.glob(pattern)) if file.name != NOT_PUBLISHED]
+    for file in files:
+        atomic_write(target / file.name, file.read_bytes())
+    return [target / file.name for file in files]
 
 
 def report_blocks(source: Path) -> dict[str, str]:  # <report>/<table or figure> -> Markdown
@@ -59,7 +59,7 @@ def publish(name: str, root: Path) -> list[Path]:  # what was written
     if name.startswith("folder"):
         raise InputError(f"{name} are your own photographs; their report stays below runs/")
     source = root / "runs" / "report" / name
-    if Path(name).name != name or not source.is_dir():
+    if name != file_name(name) or not source.is_dir():
         raise InputError(f"runs/report/{name} does not exist; run `make paper` with the same data first")
     for file in sorted(source.glob("*.jsonl*")):
         read_lines(file)  # before anything is written

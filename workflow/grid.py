@@ -282,18 +282,25 @@ def load(
 
 def check_run(part: Path, lines: list[dict], run: RunConfig) -> None:
     "Raise `InputError` unless the lines of a file are of the run, and of the arm, that its path names."
-    name, expected = f"{part.parent.name}/{part.name}", run_fields(run)
+    name, expected, is_record = f"{part.parent.name}/{part.name}", run_fields(run), part.name.endswith(".run.json")
     if part.suffix == ".json":  # <arm>.json or <arm>.run.json; the files of studies hold many arms
         expected["arm"] = part.name.split(".")[0]
-    if not lines:
-        raise InputError(f"{name}: there is no row; {REMEDY}")
+    if not lines or (part.suffix == ".json" and len(lines) > 1):
+        raise InputError(f"{name}: there are {len(lines)} lines; {REMEDY}")
     for number, line in enumerate(lines, start=1):
-        for field in sorted(expected.keys() & line.keys()):
-            if line[field] != expected[field]:
+        where = f"{name}: line {number}"
+        if ("seconds" in line) != is_record:
+            raise InputError(f"{where} is {'a row' if is_record else 'the record of a run'}; {REMEDY}")
+        fields = expected.keys() & line.keys() if is_record else expected.keys() | {"nproc"} & line.keys()
+        for field in sorted(fields):
+            if line.get(field) != expected.get(field):
                 raise InputError(
-                    f"{name}: line {number} has {field} = {line[field]!r} and belongs to a run with"
-                    f" {field} = {expected[field]!r}; {REMEDY}"
+                    f"{where} has {field} = {line.get(field)!r} and belongs to a run with"
+                    f" {field} = {expected.get(field)!r}; {REMEDY}"
                 )
+        side = line.get("config", {}).get("BackboneConfig", {}).get("side", run.side)
+        if run.side not in ("auto", side):
+            raise InputError(f"{where} is of {side} pixels and belongs to a run with side = {run.side}; {REMEDY}")
 
 
 def gather(

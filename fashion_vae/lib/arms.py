@@ -137,7 +137,7 @@ def parse_arm(
     for kind in map(KINDS.get, allowed):
         if not kind.repeated and name == kind.name:
             return Arm(kind, None)
-        match = re.fullmatch(rf"{re.escape(kind.name)}([1-9][0-9]{{0,8}}|bal)", name)
+        match = re.fullmatch(rf"{re.escape(kind.name)}([1-9][0-9]{{0,3}}|bal)", name)
         if kind.repeated and match:
             return Arm(kind, "bal" if match[1] == "bal" else int(match[1]))
     forms = (f"{a}<k>" if KINDS[a].repeated else a for a in allowed)

@@ -97,7 +97,8 @@ class RunConfig(DataConfig):
     precision: Literal["auto", "fp32"] = Field("auto", description="auto or fp32")
     batch: Auto | Annotated[int, Field(ge=2, lt=10**9)] = Field("auto", description="auto, or a whole number from 2 on")
     features: str = Field(
-        "plain", pattern=r"^(plain|imagenet|os([1-9]\d*|bal))$", description="plain, imagenet, os<k> or osbal"
+        "plain", pattern=r"^(plain|imagenet|os([1-9][0-9]{0,3}|bal))$",
+        description="plain, imagenet, osbal, or os<k> with k up to 9,999",
     )
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
     threads: int = Field(1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores")

@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from .arms import Arm, parse_arm
+from .files import atomic_write
 from .report import escape_markdown, one_line
 
 # %% ../../nbs/lib/plots.ipynb #3b0b3389
@@ -54,6 +55,8 @@ def plain_log_ticks(axis) -> None:  # of a logarithmic axis; matplotlib's own ti
 def short_name(name: str, most: int = 32) -> str:
     "A name as a figure has room for it: one line, cut after so many letters."
     name = one_line(name)
+    if name.startswith("_"):  # matplotlib leaves such labels out of legends
+        name = f"\u2009{name}"
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 # %% ../../nbs/lib/plots.ipynb #e25755f0
@@ -75,13 +78,13 @@ def save_figure(
     kinds: tuple[str, ...] = ("svg", "png"),
 ) -> None:
     "Save as SVG and PNG, byte for byte the same on a rerun."
-    path.parent.mkdir(parents=True, exist_ok=True)
     if "png" in kinds:
-        path.with_name(f"{path.name}.png").write_bytes(png_bytes(figure, 160))
+        atomic_write(path.with_name(f"{path.name}.png"), png_bytes(figure, 160))
     if "svg" in kinds:
+        file = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "fashion_vae"}):
-            svg = path.with_name(f"{path.name}.svg")
-            figure.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+            figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        atomic_write(path.with_name(f"{path.name}.svg"), file.getvalue())
 
 
 def show_figure(
@@ -96,7 +99,7 @@ def show_figure(
     caption = one_line(caption)
     if path:
         save_figure(figure, path, kinds)
-        path.with_name(f"{path.name}.txt").write_text(caption + "\n", encoding="utf-8")
+        atomic_write(path.with_name(f"{path.name}.txt"), f"{caption}\n".encode())
     png = png_bytes(figure, dpi=192)
     size = {"width": Image.open(io.BytesIO(png)).width // 2, "alt": caption}
     display({"image/png": png, "text/plain": caption}, raw=True, metadata={"image/png": size})

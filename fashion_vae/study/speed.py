@@ -360,7 +360,7 @@ def read_faults(path: Path) -> dict:  # machine, revision, tests: fault -> tried
     try:
         counted = json.loads(path.read_bytes())
         wrong = [fault for fault, n in counted["tests"].items() if not 0 <= n["held"] <= n["tried"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         wrong = ["the file"]
     if wrong:
         raise InputError(f"{path.name}: {wrong[0]} is not as it was counted; run `make soak` again")

@@ -32,6 +32,12 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "speed": ("study/15_speed",),
 }
 ROOT = Path(__file__).parents[2]
+# text and block, as they are at hand: a copy that lacks one has lost its marks
+BLOCKS = [
+    (str(path.relative_to(ROOT)), block)
+    for path in texts(ROOT)
+    for block in re.findall(r"<!-- ([\w-]+/\w+) -->", path.read_text(encoding="utf-8"))
+]
 
 
 @pytest.fixture
@@ -79,10 +85,17 @@ def differing(root: Path, made: Path) -> list[str]:
     blocks = report_blocks(made)
     for path in texts(root):
         text = path.read_text(encoding="utf-8")
-        for block in re.findall(rf"<!-- ({made.name}/\w+) -->", text):
-            if block not in blocks or update_blocks(text, {block: blocks[block]}) != text:
+        for block in re.findall(rf"<!--\s*({made.name}/\w+)\s*-->", text):
+            if block not in blocks or not (again := filled(text, block, blocks[block])) or again != text:
                 names.append(f"{path.relative_to(root)}: {block}")
+        asked = [block for file, block in BLOCKS if file == str(path.relative_to(root))]
+        names += [f"{path.relative_to(root)}: {b} is gone" for b in asked if f"<!-- {b} -->\n" not in text]
     return sorted(names)
+
+
+def filled(text: str, block: str, content: str) -> str:  # empty if the marks of the block are damaged
+    marks = f"<!-- {block} -->\n", f"\n<!-- /{block} -->\n"
+    return update_blocks(text, {block: content}) if all(text.count(mark) == 1 for mark in marks) else ""
 
 
 def same_bytes(a: Path, b: Path) -> bool:
