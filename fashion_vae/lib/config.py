@@ -184,4 +184,8 @@ def read_parameters(
             raise first["ctx"]["error"] from None
         name = first["loc"][0]
         allowed = model.model_fields[name].description
-        raise InputError(f"parameter {name} = {given[name]!r}: allowed is {allowed}") from None
+        try:
+            value = repr(given[name])
+        except ValueError:  # Python writes no number of over 4,300 digits
+            value = "a number of thousands of digits"
+        raise InputError(f"parameter {name} = {value}: allowed is {allowed}") from None
