@@ -298,7 +298,7 @@ def check_run(part: Path, lines: list[dict], run: RunConfig) -> None:
                     f"{where} has {field} = {line.get(field)!r} and belongs to a run with"
                     f" {field} = {expected.get(field)!r}; {REMEDY}"
                 )
-        side = line.get("config", {}).get("BackboneConfig", {}).get("side", run.side)
+        side = run.side if is_record else line["config"].get("BackboneConfig", {}).get("side", run.side)
         if run.side not in ("auto", side):
             raise InputError(f"{where} is of {side} pixels and belongs to a run with side = {run.side}; {REMEDY}")
 

@@ -143,6 +143,7 @@ def moved(row):  # between two classes: the total of all stays
 IMPOSSIBLE = {
     "no arm": (without("arm"), "has no field arm"),
     "no configuration": (without("config"), "has no field config"),
+    "a stage's configuration is a number": (value(5, "config", "BackboneConfig"), "field config.BackboneConfig: "),
     "no images": (without("images"), "has no field images"),
     "no calibration": (without("calibration"), "has no field calibration"),
     "no test set": (lambda row: row["confusion"].pop("test"), "has no field confusion.test"),
