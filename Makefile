@@ -20,7 +20,7 @@ override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION
 override CLOTHING = $(EMBEDDED) FASHION_VAE_DATA=clothing
 override ROWS = $(if $(RERUN),runs/report,results)
 
-.PHONY: paper studies publish test soak bench lab sync notebooks lock
+.PHONY: paper studies publish test soak bench gpu lab sync notebooks lock
 
 # All experiments, then Table 2 and whether the published rows were reproduced
 paper: .venv/installed
@@ -59,11 +59,19 @@ soak: .venv/installed
 	pytest -q --soak tests/reliability tests/workflow
 	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 
-# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: half an hour
+# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: an hour
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py
 	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
+
+# What one NVIDIA card can do, alone and in at most 40 minutes; goes on where it was stopped
+gpu: .venv/installed
+	@python benchmarks/gpu.py --check
+	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
+	python benchmarks/gpu.py; status=$$?; \
+	  papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null; \
+	  exit $$status
 
 lab: .venv/installed
 	jupyter lab nbs/00_data.ipynb --config=tools/jupyter_server_config.py $$ARGS

@@ -1,20 +1,20 @@
 """make bench: every stage beside its usual alternative, on this machine.
 
-Both sides of a comparison run in turns and must learn equally well. The alternative has a process of its own,
-because `set_threads` makes glibc keep freed memory, which would make the alternative faster too.
-Results go to benchmarks/results/<cpu or gpu>.json.
-`python benchmarks/bench.py vae-64 heads` measures some parts again and keeps the others.
+Both sides of a comparison run in turns and must learn equally well. Each has a process of its own, so that its
+peak memory is its own, and because `set_threads` makes glibc keep freed memory, which would help the alternative.
+Results go to benchmarks/results: a file a processor and day, or gpu.json.
+`python benchmarks/bench.py vae-64 heads` measures some parts again and keeps the others of the day.
 """
 
 import json
-import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,34 +34,35 @@ from fashion_vae.lib.cache import versions
 from fashion_vae.lib.config import RunConfig
 from fashion_vae.lib.defaults import HEAD, BackboneConfig, VaeConfig, backbone_config, vae_config
 from fashion_vae.lib.files import atomic_write, project_root, to_json
+from fashion_vae.lib.listing import list_clothing
 from fashion_vae.lib.networks import make_backbone, predict_in_batches
-from fashion_vae.lib.records import machine, revision
-from fashion_vae.lib.training import Rng, init_module, pick_precision, set_threads
+from fashion_vae.lib.photos import read_image
+from fashion_vae.lib.records import revision
+from fashion_vae.lib.training import Rng, init_module, set_threads
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
+from commands import time_commands
+from meter import DEVICE, PRECISION, THREADS, machine_name, measure_peaks, peak_memory, timed
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-PRECISION = pick_precision("auto", DEVICE)
-THREADS = os.cpu_count()
-RESULTS = project_root() / "benchmarks" / "results" / f"{'gpu' if DEVICE == 'cuda' else 'cpu'}.json"
+RESULTS = project_root() / "benchmarks" / "results"
+CLOTHING = project_root().parent / "shared" / "data" / "clothing"
 WIDTH, HIDDEN, CLASSES, RARE = 2048, 1024, 14, 5
 BETA = VaeConfig(hidden=HIDDEN).beta_step * 90
 
 
 @dataclass(frozen=True)
 class Work:
-    "Two ways to do the same."
+    "Two ways to do the same. 15_speed has their names in words."
 
-    name: str  # in words
-    compared_with: str  # the alternative, in words
-    goal: float  # times as fast
     ours: Callable[[int], float]  # seed -> quality
     theirs: Callable[[int], float]
     quality: str  # what both return
     better: str = "less"  # less, more, or same
     tolerance: float = 0.02  # by which fraction of theirs our quality may be worse
-    rounds: int = 3
+    rounds: int = 5
+    threads: int = THREADS  # of both sides, and of the best rates that the roofline has
+    data: str = "made for the benchmark"
     steps: int = 0  # of ours, for the roofline
     images: int = 0  # of a step
     step: Callable | None = None  # one step; its FLOPs are counted
@@ -71,67 +72,65 @@ class Work:
     profiled: Callable[[int], float] | None = None  # a part of ours, where all of it would fill memory
 
 
-@contextmanager
-def timed(seconds: list):
-    "Append the seconds of a block, the device's work included."
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    yield
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    seconds.append(time.perf_counter() - start)
-
-
-def run_side(work: Work, side: str, seed: int) -> tuple[float, float]:  # seconds, quality
+def run_side(work: Work, side: str, seed: int) -> tuple[float, float, int]:  # seconds, quality, peak memory
     seconds = []
     with timed(seconds):
         quality = getattr(work, side)(seed)
-    return seconds[0], quality
+    return seconds[0], quality, peak_memory()
 
 
-class OtherProcess:
-    "Their side of a work, in another process."
+class Processes:
+    "Both sides of a work, each in a process of its own."
 
     def __init__(self, name: str, folder: str):
-        command = [sys.executable, __file__, "--theirs", name, folder]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()  # it is ready
+        self.sides = {side: self.start("--side", side, name, folder) for side in ("ours", "theirs")}
+        for process in self.sides.values():
+            process.stdout.readline()  # it is ready
 
-    def __call__(self, work: Work, side: str, seed: int) -> tuple[float, float]:
-        print(seed, file=self.process.stdin, flush=True)
-        return tuple(json.loads(self.process.stdout.readline()))
+    @staticmethod
+    def start(*given: str) -> subprocess.Popen:
+        command = [sys.executable, __file__, *given]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, work: Work, side: str, seed: int) -> tuple[float, float, int]:
+        process = self.sides[side]
+        print(seed, file=process.stdin, flush=True)
+        return tuple(json.loads(process.stdout.readline()))
+
+    def end(self) -> None:
+        for process in self.sides.values():
+            process.stdin.close()
+            process.wait()
 
 
-def serve(work: Work) -> None:
-    "What the other process does: it reads a seed a line and answers with seconds and quality."
+def serve(work: Work, side: str) -> None:
+    "What such a process does: it reads a seed a line, and answers with seconds, quality and peak memory."
     answers, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=answers, flush=True)
     for seed in sys.stdin:
-        print(json.dumps(run_side(work, "theirs", int(seed))), file=answers, flush=True)
+        print(json.dumps(run_side(work, side, int(seed))), file=answers, flush=True)
 
 
-def compare(work: Work, run_theirs: Callable = run_side, profile: Callable | None = None) -> dict:
+def compare(work: Work, run: Callable = run_side, profile: Callable | None = None) -> dict:
     "Run both sides in turns."
-    seconds, quality = {"ours": [], "theirs": []}, {"ours": [], "theirs": []}
+    result = {name: {"ours": [], "theirs": []} for name in ("seconds", "quality", "bytes")}
     for seed in range(work.rounds):
-        for side, run in (("ours", run_side), ("theirs", run_theirs)):
-            took, reached = run(work, side, seed)
-            seconds[side].append(took)
-            quality[side].append(reached)
-            print(f"  {side} {took:.2f} s, {work.quality} {reached:.4f}", flush=True)
-    ours, theirs = (float(np.mean(quality[side])) for side in seconds)
+        for side in ("ours", "theirs"):
+            took, reached, held = run(work, side, seed)
+            for name, value in (("seconds", took), ("quality", reached), ("bytes", held)):
+                result[name][side].append(value)
+            print(f"  {side} {took:.2f} s, {work.quality} {reached:.4f}, {held / 2**30:.2f} GiB", flush=True)
+    ours, theirs = (float(np.mean(result["quality"][side])) for side in ("ours", "theirs"))
     above = ours / theirs - 1
-    equal = {"less": above, "more": -above, "same": abs(above)}[work.better] <= work.tolerance
-    result = {"work": work.name, "compared_with": work.compared_with, "goal": work.goal}
-    result |= {"seconds": seconds, "quality": {"what": work.quality, **quality}, "equal": equal}
+    result["equal"] = {"less": above, "more": -above, "same": abs(above)}[work.better] <= work.tolerance
+    result |= {"quality_is": work.quality, "data": work.data}
     if work.step:
         result["roofline"] = {
             "images": work.images,
             "flops": count_flops(work.step),
             "flops_fp32": count_flops(work.check) * work.checks / work.steps if work.check else 0.0,
             "bytes": work.min_bytes,
-            "seconds": float(np.median(seconds["ours"])) / work.steps,
+            "seconds": float(np.median(result["seconds"]["ours"])) / work.steps,
         }
         result["profile"] = (profile or profile_work)(work)
     return result
@@ -165,34 +164,22 @@ def profile_work(work: Work) -> dict[str, float]:  # kind of operation -> fracti
 
 def profile_in_process(work: Work, name: str, folder: str) -> dict[str, float]:
     "Profile in a process that ends, because the profiler keeps its memory."
-    command = [sys.executable, __file__, "--profile", name, folder]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+    process = Processes.start("--profile", name, folder)
+    lines = process.communicate()[0].splitlines()
+    if process.returncode:
+        sys.exit(f"{name}: the profile failed")
+    return json.loads(lines[-1])
 
 
-def speedup(result: dict) -> float:
-    "Ratio of the medians: how many times as fast ours is."
-    return float(np.median(result["seconds"]["theirs"]) / np.median(result["seconds"]["ours"]))
-
-
-# What the machine can do
-
-
-def measure_peaks() -> dict:  # FLOP/s by dtype; bytes/s of a copy that reads and writes
-    "The best of ten products of large matrices, and of ten copies of 256 MiB."
-    out, n = {}, 4096 if DEVICE == "cuda" else 2048
-    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
-        a, b = (torch.randn(n, n, device=DEVICE).to(dtype) for _ in "ab")
-        seconds = []
-        for _ in range(10):
-            with timed(seconds):
-                a @ b
-        out[name] = 2 * n**3 / min(seconds)
-    a, seconds = torch.ones(2**26, device=DEVICE), []
-    b = torch.empty_like(a)
-    for _ in range(10):
-        with timed(seconds):
-            b.copy_(a)
-    return out | {"bytes": 2 * a.numel() * 4 / min(seconds)}
+def measure_work(name: str, folder: str) -> dict:  # peaks, and the result of the comparison
+    "Measure a comparison, with the best rates of as many threads as it has."
+    work = make_works(Path(folder))[name]()
+    torch.set_num_threads(work.threads)
+    sides = Processes(name, folder)
+    peaks = measure_peaks()
+    result = compare(work, sides, partial(profile_in_process, name=name, folder=folder))
+    sides.end()
+    return {"threads": work.threads, "peaks": peaks, "result": result}
 
 
 # Features like those of ResNet-50 on FashionStyle14: 4,750 images of nine classes, 50 of each of five
@@ -233,10 +220,11 @@ def their_vae(seed: int, train: Callable, config: VaeConfig) -> float:
     std = std.clamp_min(config.min_std * float(std.max()))
     scaled = [(x[p] - mean) / std for p in ("train", "val")]
     size = {"epochs": config.epochs, "batch": config.batch}
-    return train(*scaled, config.hidden, config.latents, **size, beta=BETA, seed=seed)
+    rows = [v.cpu() for v in scaled]  # a DataLoader gives batches of the processor, which move to the device
+    return train(*rows, config.hidden, config.latents, **size, beta=BETA, seed=seed, device=DEVICE)
 
 
-def vae_work(compared_with: str, train: Callable, batch: int, goal: float, rounds: int = 3) -> Work:
+def vae_work(train: Callable, batch: int, threads: int = THREADS) -> Work:
     config, x, x_val = bench_vae_config(batch, 10), *(synthetic_features()["x"][p] for p in ("train", "val"))
     net = V.BetaVAE(WIDTH, config).to(DEVICE)
     weights = sum(p.numel() for p in net.parameters())
@@ -249,12 +237,13 @@ def vae_work(compared_with: str, train: Callable, batch: int, goal: float, round
         with torch.no_grad():
             V.loss_terms(net, x_val, x_val[:, :0], BETA, torch.Generator(DEVICE))
 
+    # Adam reads weight, gradient and two moments, and writes three of them, in four bytes each. A cast to bfloat16
+    # reads four bytes and writes two; that of the gradient, back to float32, reads two and writes four.
+    moved = 7 * 4 + (6 + 6 if config.precision == "bf16" else 0)
     return Work(
-        f"VAE, batch {batch}, 10 of its 100 epochs", compared_with, goal,
-        partial(our_vae, config=config), partial(their_vae, train=train, config=config),
-        "validation loss", rounds=rounds, steps=10 * -(-len(x) // batch), images=batch, step=step,
-        check=check, checks=10,
-        min_bytes=7 * 4 * weights,  # Adam reads weight, gradient and two moments, and writes three of them
+        partial(our_vae, config=config), partial(their_vae, train=train, config=config), "validation loss",
+        threads=threads, steps=10 * -(-len(x) // batch), images=batch, step=step, check=check, checks=10,
+        min_bytes=moved * weights,
     )  # fmt: skip
 
 
@@ -296,7 +285,8 @@ def their_data(arm: str) -> tuple[peers.Repeats, torch.Tensor]:
     if kind == "crt":
         mu, logvar = mu[:, :0], logvar[:, :0]
     x_val = torch.cat([f.x["val"], f.mu["val"][:, : mu.shape[1]]], 1)
-    return peers.Repeats(x, mu, logvar, f.y["train"], f.repeated(50)), x_val
+    rows = [v.cpu() for v in (x, mu, logvar, f.y["train"], f.repeated(50))]
+    return peers.Repeats(*rows), x_val
 
 
 def their_heads(seed: int) -> float:
@@ -322,8 +312,7 @@ def heads_work() -> Work:
 
     steps = len(HEADS) * EIGHT.epochs * -(-len(data.epoch_indices) // EIGHT.batch)
     return Work(
-        "40 classifiers, rare images × 50, n_f = 50, 10 epochs", "40 plain loops, one after the other", 6,
-        our_heads, their_heads, "validation accuracy", better="more", rounds=2,
+        our_heads, their_heads, "validation accuracy", better="more", rounds=2,  # theirs takes two minutes
         steps=steps, images=EIGHT.batch, step=step,
         min_bytes=5 * 4 * weights,  # SGD reads weight, gradient and momentum, and writes two of them
         profiled=partial(our_heads, few=True),
@@ -343,13 +332,12 @@ def our_one(seed: int) -> float:
 def their_one(seed: int) -> float:
     train, x_val = their_data("vae50")
     torch.manual_seed(seed)
-    return peers.sklearn_head(train, x_val, feature_set().y["val"], DECAY)
+    return peers.sklearn_head(train, x_val.cpu(), feature_set().y["val"].cpu(), DECAY)
 
 
 def one_work() -> Work:
     feature_set()  # made before the clock starts
-    name, compared_with = "one classifier, to equal validation loss", "scikit-learn, repeats stored in memory"
-    return Work(name, compared_with, 3, our_one, their_one, "validation loss")
+    return Work(our_one, their_one, "validation loss")
 
 
 # Images: decoded bytes for ours, a folder of PNG files for theirs
@@ -390,14 +378,15 @@ def make_pictures(folder: Path, name: str, n: int) -> Pictures:
     return Pictures(folder / name, FewShotSplit(images, (1,), every, first, first), config)
 
 
-def their_loader(given: Pictures, channels: int, batch: int, shuffle: bool = True):
+def their_loader(given: Pictures, batch: int, shuffle: bool = True, threads: int = THREADS):
     c = given.config
-    mean, std = (v if len(v) == channels else v[:1] for v in (c.mean, c.std))
-    workers = min(THREADS, 8)
-    return peers.folder_loader(given.folder, channels, mean, std, batch, workers, shuffle)
+    grey = len(given.split.images.pixels.shape) == 3
+    mean, std = (v[:1] if grey else v for v in (c.mean, c.std))
+    workers = 0 if threads == 1 else min(THREADS, 8)  # 0: the process decodes its images itself
+    return peers.folder_loader(given.folder, grey, mean, std, batch, workers, shuffle)
 
 
-def tuning_work(folder: Path, name: str, n: int, epochs: int, words: str) -> Work:
+def tuning_work(folder: Path, name: str, n: int, epochs: int, threads: int = THREADS) -> Work:
     given, channels = make_pictures(folder, name, n), 1 if name == "resnet-small" else 3
     config = given.config.model_copy(update={"epochs": epochs})
 
@@ -408,7 +397,7 @@ def tuning_work(folder: Path, name: str, n: int, epochs: int, words: str) -> Wor
 
     def theirs(seed: int) -> float:
         torch.manual_seed(seed)
-        loader = their_loader(given, channels, config.batch)
+        loader = their_loader(given, config.batch, threads=threads)
         net = make_backbone(name)
         return peers.plain_fine_tuning(net, config.width, loader, 2, epochs, config.lr, DEVICE)
 
@@ -420,10 +409,62 @@ def tuning_work(folder: Path, name: str, n: int, epochs: int, words: str) -> Wor
 
     # a step has four images; one epoch of few images shows only that both sides learn
     return Work(
-        f"fine-tuning, {words}", "ImageFolder, DataLoader, float32", 2, ours, theirs,
-        "training loss", tolerance=0.25 if epochs == 1 else 0.1, steps=epochs * n // 4, images=4, step=step,
-        rounds=5,
+        ours, theirs, "training loss", tolerance=0.25 if epochs == 1 else 0.1, threads=threads,
+        steps=epochs * n // 4, images=4, step=step,
     )  # fmt: skip
+
+
+# Photographs: a collection as people have it, decoded once by ours and at every use by theirs
+
+
+def copy_photographs(folder: Path, common: int, rare: int) -> str:  # what they are
+    "Four common classes of clothing and one rare one, a folder each; without the collection, pictures that are made."
+    if folder.exists():  # the other process copied them
+        return (folder / "what.txt").read_text()
+    counts = dict.fromkeys(range(4), common) | {4: rare}
+    for label in counts:
+        (folder / "photos" / f"class {label}").mkdir(parents=True)
+    if CLOTHING.is_dir():
+        what, listed = "the clothing photographs", list_clothing(str(CLOTHING))
+        for label, kind in enumerate(listed["label"].value_counts().index[:5]):
+            for file in listed[listed["label"] == kind]["file"][: counts[label]]:
+                shutil.copy(CLOTHING / file, folder / "photos" / f"class {label}")
+    else:
+        what, g = "pictures that were made", np.random.default_rng(0)
+        for label, n in counts.items():
+            for i in range(n):
+                small = g.integers(0, 160, (20, 15, 3), np.uint8)
+                small[..., label % 3] += 50
+                image = Image.fromarray(small).resize((224, 298))
+                image.save(folder / "photos" / f"class {label}" / f"{i:03d}.jpg")
+    (folder / "what.txt").write_text(what)
+    return what
+
+
+def photographs_work(folder: Path, common: int = 24, rare: int = 2, k: int = 50) -> Work:
+    "EfficientNet-Lite0 from its ImageNet weights, for an epoch in which each rare photograph is used k times."
+    what, name = copy_photographs(folder / "clothing", common, rare), "tf_efficientnet_lite0"
+    config = backbone_config(name, DEVICE, PRECISION).model_copy(update={"epochs": 1, "equal_steps": False})
+    files = sorted((folder / "clothing" / "photos").glob("*/*.jpg"))
+    classes = sorted({file.parent.name for file in files})
+    labels = np.array([classes.index(file.parent.name) for file in files])
+    pixels = np.stack([read_image(file, config.side)[1] for file in files])
+    images = ImageData("photographs", pixels, labels, labels, tuple(classes), labels, "")
+    every = np.arange(len(files))
+    split = FewShotSplit(images, (4,), every, every[:2], every[:2])
+
+    def ours(seed: int) -> float:
+        net = make_backbone(name, "imagenet")
+        return B.fine_tune(net, split, k, config, Rng((seed,)))[1][-1]["loss"]
+
+    def theirs(seed: int) -> float:
+        torch.manual_seed(seed)
+        uses = np.repeat(every, np.where(labels == 4, k, 1))
+        loader = peers.photograph_loader(folder / "clothing" / "photos", uses, config)
+        net = make_backbone(name, "imagenet")
+        return peers.plain_fine_tuning(net, config.width, loader, 5, 1, config.lr, DEVICE)
+
+    return Work(ours, theirs, "training loss", tolerance=0.25, threads=1, data=what)
 
 
 def features_work(folder: Path) -> Work:
@@ -434,7 +475,7 @@ def features_work(folder: Path) -> Work:
         return make_backbone("resnet50")
 
     def theirs(seed: int) -> float:
-        loader = their_loader(given, 3, 64, shuffle=False)
+        loader = their_loader(given, 64, shuffle=False)
         return float(peers.plain_features(new_net(seed), loader, DEVICE).std())
 
     def ours(seed: int) -> float:
@@ -449,41 +490,7 @@ def features_work(folder: Path) -> Work:
         with torch.no_grad():
             counted(x)
 
-    return Work(
-        "feature extraction, ResNet-50, 224 px", "ImageFolder, DataLoader, float32", 2.5, ours, theirs,
-        "std of the features", better="same", steps=16, images=4, step=step,
-    )  # fmt: skip
-
-
-# Whole commands, in a fresh clone that uses this environment
-
-
-def time_commands() -> list[dict]:
-    "What a user waits for."
-    with TemporaryDirectory() as folder:
-        clone, out = Path(folder) / "fashion_vae", []
-        subprocess.run(["git", "clone", "--quiet", str(project_root()), str(clone)], check=True)
-        env = os.environ | {"PYTHONPATH": str(clone), "TQDM_DISABLE": "1"}
-        grid = f"snakemake --profile workflow/profiles/local --cores {THREADS}".split()
-        one = ["papermill", "--no-progress-bar", "nbs/03_classifier.ipynb", "runs/03.ipynb"]
-        torchless = "import sys, fashion_vae.data; sys.exit('torch' in sys.modules)"
-        asked = [
-            ("papermill nbs/03_classifier.ipynb … -p n_f 30, from nothing", 60, [*one, "-p", "n_f", "30"]),
-            ("make paper, default grid, from nothing", 480, grid),
-            ("make paper, nothing to do", 5, grid),
-            ("import fashion_vae.data, without torch", 5, [sys.executable, "-c", torchless]),
-        ]
-        for words, goal, command in asked:
-            seconds = []
-            with timed(seconds):
-                done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{words}: {(done.stderr or done.stdout)[-2000:]}")
-            out.append({"command": words, "goal": goal, "seconds": seconds})
-            print(f"  {words}: {seconds[0]:.1f} s", flush=True)
-            if command[:4] == one:  # the grid starts from nothing, too
-                subprocess.run(["git", "clean", "-fdxq"], cwd=clone, check=True)
-        return out
+    return Work(ours, theirs, "std of the features", better="same", steps=16, images=4, step=step)
 
 
 # Equal quality: bfloat16 against float32
@@ -519,18 +526,20 @@ def precision_pairs(seeds: int = 10) -> list[dict]:
     return out
 
 
-def measure_growth() -> list[dict]:
+SIZES = {
+    "vae images": (1000, 3000, 10_000, 30_000, 100_000),
+    "vae features": (256, 512, 1024, 2048, 4096),
+    "features images": (1000, 3000, 10_000, 30_000, 100_000),
+    "heads images": (1000, 3000, 10_000, 30_000, 100_000),
+    "heads heads": (1, 4, 16, 64),
+    "heads draws": (1, 2, 4, 8),
+    "fashionstyle14 run": (1,),
+}
+
+
+def measure_growth(sizes: dict[str, tuple[int, ...]] = SIZES) -> list[dict]:
     "Time and peak memory of a stage as one size grows, each in a process of its own."
     script, out = Path(__file__).with_name("growth.py"), []
-    sizes = {
-        "vae images": (1000, 3000, 10_000, 30_000, 100_000),
-        "vae features": (256, 512, 1024, 2048, 4096),
-        "features images": (1000, 3000, 10_000, 30_000, 100_000),
-        "heads images": (1000, 3000, 10_000, 30_000, 100_000),
-        "heads heads": (1, 4, 16, 64),
-        "heads draws": (1, 2, 4, 8),
-        "fashionstyle14 run": (1,),
-    }
     for what, steps in sizes.items():
         for n in steps:
             done = subprocess.run([sys.executable, script, what, str(n)], capture_output=True, text=True)
@@ -542,50 +551,82 @@ def measure_growth() -> list[dict]:
 
 
 def make_works(folder: Path) -> dict[str, Callable]:  # name of the part -> what makes its work
-    "All comparisons."
+    "All comparisons. The grid gives a job one thread; the parts named one are measured so."
     return {
-        "vae-pythae": lambda: vae_work("pythae's trainer", peers.pythae_vae, 64, 5, rounds=2),
-        "vae-64": lambda: vae_work("plain PyTorch loop", peers.plain_vae, 64, 2.5),
-        "vae-256": lambda: vae_work("plain PyTorch loop", peers.plain_vae, 256, 4),
+        "vae-pythae": lambda: vae_work(peers.pythae_vae, 64),
+        "vae-64": lambda: vae_work(peers.plain_vae, 64),
+        "vae-256": lambda: vae_work(peers.plain_vae, 256),
+        "vae-64-one": lambda: vae_work(peers.plain_vae, 64, threads=1),
+        "vae-128-one": lambda: vae_work(peers.plain_vae, 128, threads=1),
         "heads": heads_work,
         "head": one_work,
-        "tune-small": lambda: tuning_work(folder, "resnet-small", 2000, 4, "small ResNet, 28 px"),
-        "tune-50": lambda: tuning_work(folder, "resnet50", 64, 1, "ResNet-50, 224 px"),
+        "tune-small-one": lambda: tuning_work(folder, "resnet-small", 2000, 4, threads=1),
+        "tune-50": lambda: tuning_work(folder, "resnet50", 64, 1),
+        "tune-photographs": lambda: photographs_work(folder),
         "features": lambda: features_work(folder),
     }
 
 
+WORKS = tuple(make_works(Path()))
+
+
+# The measurement: a file a processor and day
+
+
+def result_file() -> Path:
+    "A processor has a file a day. A card has one, with which make gpu goes on."
+    if DEVICE == "cuda":
+        return RESULTS / "gpu.json"
+    words = re.sub(r"\W+", "-", machine_name().lower()).strip("-")
+    return RESULTS / f"cpu-{words}-{date.today()}.json"
+
+
+def read_parts(file: Path) -> dict[str, dict]:
+    "What this machine has measured so far."
+    kept = json.loads(file.read_bytes()) if file.is_file() else {}
+    return kept["parts"] if kept.get("machine") == machine_name() else {}
+
+
+def write_parts(file: Path, parts: dict[str, dict]) -> None:
+    about = {"machine": machine_name(), "device": DEVICE, "date": str(date.today())}
+    atomic_write(file, to_json(about | {"parts": parts}))
+
+
+def measure(name: str, folder: str) -> dict:  # what is kept of a part
+    "Measure a part."
+    print(f"{name} …", flush=True)
+    about = {"revision": revision(), "precision": PRECISION, "threads": THREADS}
+    about["versions"] = versions() | {"python": platform.python_version()}
+    return about | (measure_work(name, folder) if name in WORKS else {"result": OTHERS[name]()})
+
+
+OTHERS = {"commands": time_commands, "precision": precision_pairs, "growth": measure_growth}
+
+
 def main(asked: list[str]) -> None:
-    if asked[:1] == ["--theirs"]:
-        torch.set_num_threads(THREADS)
-        serve(make_works(Path(asked[2]))[asked[1]]())
-        return
-    set_threads(THREADS)  # as every stage does
-    if asked[:1] == ["--profile"]:
-        print(json.dumps(profile_work(make_works(Path(asked[2]))[asked[1]]())))
-        return
-    with TemporaryDirectory() as folder:
-        works = make_works(Path(folder))
-        parts = {
-            name: lambda name=name, make=make: compare(
-                make(), OtherProcess(name, folder), partial(profile_in_process, name=name, folder=folder)
-            )
-            for name, make in works.items()
-        }
-        parts |= {"commands": time_commands, "precision": precision_pairs, "growth": measure_growth}
-        about = {"machine": machine(), "device": DEVICE, "threads": THREADS, "precision": PRECISION}
-        about["versions"] = versions() | {"python": platform.python_version()}
-        if DEVICE == "cuda":
-            about["machine"] = torch.cuda.get_device_name()
-        results = json.loads(RESULTS.read_bytes()) if asked and RESULTS.is_file() else {}
-        for name in asked or parts:
-            if name not in parts:
-                sys.exit(f"part {name!r}: allowed are {', '.join(parts)}")
-            print(f"{name} …", flush=True)
-            measured = {"peaks": measure_peaks(), "result": parts[name]()}
-            results[name] = measured | {"revision": revision()} | about
-            atomic_write(RESULTS, to_json(results))
-    unequal = [name for name, part in results.items() if name in works and not part["result"]["equal"]]
+    set_threads(THREADS)
+    match asked:
+        case "--side", side, name, folder:
+            if side == "theirs":
+                torch.set_num_threads(THREADS)
+            work = make_works(Path(folder))[name]()
+            torch.set_num_threads(work.threads)
+            return serve(work, side)
+        case "--profile", name, folder:
+            work = make_works(Path(folder))[name]()
+            torch.set_num_threads(work.threads)
+            return print(json.dumps(profile_work(work)))
+    allowed = [*WORKS, *OTHERS]
+    for name in asked:
+        if name not in allowed:
+            sys.exit(f"part {name!r}: allowed are {', '.join(allowed)}")
+    file = result_file()
+    parts = read_parts(file) if asked else {}
+    for name in asked or allowed:
+        with TemporaryDirectory() as folder:
+            parts[name] = measure(name, folder)
+        write_parts(file, parts)
+    unequal = [name for name in WORKS if name in parts and not parts[name]["result"]["equal"]]
     if unequal:
         sys.exit(f"the two sides do not learn equally well: {', '.join(unequal)}")
 

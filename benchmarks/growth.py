@@ -1,9 +1,7 @@
 "python growth.py WHAT N: one size of one stage; prints its seconds and the process's peak memory."
 
 import json
-import re
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +17,10 @@ from fashion_vae.lib import heads as H
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.defaults import HEAD, VaeConfig, backbone_config
 from fashion_vae.lib.networks import make_backbone, predict_in_batches
-from fashion_vae.lib.training import Rng, pick_device, pick_precision, set_threads
+from fashion_vae.lib.training import Rng, set_threads
 
-DEVICE = pick_device("auto")
-PRECISION = pick_precision("auto", DEVICE)
+sys.path.insert(0, str(Path(__file__).parent))
+from meter import DEVICE, PRECISION, peak_memory, timed
 
 
 def make_split(labels: np.ndarray, pixels: np.ndarray) -> FewShotSplit:
@@ -38,27 +36,27 @@ def feature_set(n: int, width: int) -> C.FeatureSet:
     x, mu = torch.rand(n, width, generator=g), torch.randn(n, 128, generator=g)
     split = make_split(labels, np.zeros((n, 1, 1), np.uint8))
     at = {p: torch.from_numpy(getattr(split, p)) for p in PHASES}
-    parts = [{p: v[i] for p, i in at.items()} for v in (x, mu, -mu)]
-    y = {p: torch.from_numpy(labels)[i] for p, i in at.items()}
+    parts = [{p: v[i].to(DEVICE) for p, i in at.items()} for v in (x, mu, -mu)]
+    y = {p: torch.from_numpy(labels)[i].to(DEVICE) for p, i in at.items()}
     return C.FeatureSet(split, *parts, y=y, rng=Rng((0, 0)), precision=PRECISION)
 
 
 def vae(n: int, width: int) -> float:
-    x = torch.rand(n, width, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(n, width, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     config = VaeConfig(hidden=min(1024, width // 2), epochs=1, precision=PRECISION)
-    start = time.perf_counter()
-    V.train_vae(x, x[:1000], config, Rng((0,)))
-    return time.perf_counter() - start
+    with timed(seconds := []):
+        V.train_vae(x, x[:1000], config, Rng((0,)))
+    return seconds[0]
 
 
 def heads(n: int = 5000, count: int = 9, draws: int = 1) -> float:
     features = feature_set(n, 512)
     config = HEAD.model_copy(update={"epochs": 1, "factors": (1.0,) * count, "decays": (0.0,)})
-    start = time.perf_counter()
-    for draw in range(draws):
-        other = replace(features, rng=Rng((0, draw)))
-        H.train_heads(other, C.latent_head(None, other, parse_arm("vae1")), config)
-    return time.perf_counter() - start
+    with timed(seconds := []):
+        for draw in range(draws):
+            other = replace(features, rng=Rng((0, draw)))
+            H.train_heads(other, C.latent_head(None, other, parse_arm("vae1")), config)
+    return seconds[0]
 
 
 def features(n: int) -> float:
@@ -67,22 +65,21 @@ def features(n: int) -> float:
         config = backbone_config("resnet-small", DEVICE, PRECISION)
         net = make_backbone("resnet-small").to(DEVICE, memory_format=torch.channels_last)
         split = make_split(np.arange(n) % 14, pixels)
-        start = time.perf_counter()
-        predict_in_batches(net, pixels, split.train, config)
-        return time.perf_counter() - start
+        with timed(seconds := []):
+            predict_in_batches(net, pixels, split.train, config)
+        return seconds[0]
 
 
 def fashionstyle14() -> float:
     "The paper's data in size: 12,959 images of 224 px; two steps of fine-tuning, then stages 2 and 3."
-    start = time.perf_counter()
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, timed(seconds := []):
         pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(12_959, 224, 224, 3))
         config = backbone_config("resnet50", DEVICE, PRECISION).model_copy(update={"epochs": 1})
         split = make_split(np.arange(12_959) % 14, pixels)
         few = replace(split, train=split.train[:: len(split.train) // 128][:128], val=split.val[:64])
         net, _ = B.fine_tune(make_backbone("resnet50"), few, 1, config, Rng((0,)))
         predict_in_batches(net[0], pixels, few.val, config)
-    return time.perf_counter() - start + vae(7770, 2048) + heads(7770)
+    return seconds[0] + vae(7770, 2048) + heads(7770)
 
 
 WHAT = {
@@ -98,6 +95,4 @@ WHAT = {
 if __name__ == "__main__":
     set_threads(1)
     seconds = WHAT[sys.argv[1]](int(sys.argv[2]))
-    # of this program alone: getrusage would begin with what the process that started it held
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
-    print(json.dumps({"seconds": seconds, "bytes": int(peak) * 1024}))
+    print(json.dumps({"seconds": seconds, "bytes": peak_memory()}))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -52,16 +52,18 @@ def plain_vae(
     batch: int,
     beta: float,
     seed: int,
+    device: str = "cpu",  # x is on the processor
 ) -> float:  # validation loss after the last epoch
     "A DataLoader, float32, and Adam with its defaults."
     torch.manual_seed(seed)
-    net = PlainVAE(x.shape[1], hidden, latents).to(x.device)
+    net, x_val = PlainVAE(x.shape[1], hidden, latents).to(device), x_val.to(device)
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     train = DataLoader(TensorDataset(x), batch_size=batch, shuffle=True)
     for _ in range(epochs):
         net.train()
         total = 0.0
         for (rows,) in train:
+            rows = rows.to(device)
             x_hat, mu, logvar = net(rows)
             loss = vae_loss(x_hat, rows, mu, logvar, beta)
             optimiser.zero_grad()
@@ -73,7 +75,15 @@ def plain_vae(
 
 
 def pythae_vae(
-    x: Tensor, x_val: Tensor, hidden: int, latents: int, epochs: int, batch: int, beta: float, seed: int
+    x: Tensor,
+    x_val: Tensor,
+    hidden: int,
+    latents: int,
+    epochs: int,
+    batch: int,
+    beta: float,
+    seed: int,
+    device: str = "cpu",
 ) -> float:  # as plain_vae
     "pythae's trainer. With D/2 times our β its loss is D/2 times ours; Adam's steps ignore that factor."
     from pythae.data.datasets import BaseDataset
@@ -102,19 +112,19 @@ def pythae_vae(
 
     logging.disable(logging.WARNING)
     torch.manual_seed(seed)
-    width, cpu = x.shape[1], x.device.type == "cpu"
+    width = x.shape[1]
     net = PlainVAE(width, hidden, latents)
     config = BetaVAEConfig(input_dim=(width,), latent_dim=latents, beta=beta * width / 2)
     model = BetaVAE(config, encoder=Encoder(net), decoder=Decoder(net))
-    rows = [BaseDataset(v.cpu(), torch.zeros(len(v))) for v in (x, x_val)]
+    rows = [BaseDataset(v, torch.zeros(len(v))) for v in (x, x_val)]
     with TemporaryDirectory() as folder:
         how = BaseTrainerConfig(
-            output_dir=folder, num_epochs=epochs, learning_rate=1e-3, optimizer_cls="Adam", no_cuda=cpu,
+            output_dir=folder, num_epochs=epochs, learning_rate=1e-3, optimizer_cls="Adam", no_cuda=device == "cpu",
             per_device_train_batch_size=batch, per_device_eval_batch_size=batch, seed=seed,
         )  # fmt: skip
         BaseTrainer(model, rows[0], rows[1], how).train()
     logging.disable(logging.NOTSET)
-    return _vae_val_loss(net.to(x.device), x_val, beta)
+    return _vae_val_loss(net.to(device), x_val.to(device), beta)
 
 
 class Repeats(Dataset):
@@ -153,7 +163,7 @@ def plain_head(
     )
     for _ in range(epochs):
         for x, y in loader:
-            loss = F.cross_entropy(head(x), y)
+            loss = F.cross_entropy(head(x.to(x_val.device)), y.to(x_val.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -180,7 +190,7 @@ def sklearn_head(
 
 def folder_loader(
     root: Path,  # one folder a class
-    channels: int,
+    grey: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     batch: int,
@@ -189,10 +199,23 @@ def folder_loader(
 ) -> DataLoader:
     "Images that are decoded and standardised at every use."
     steps = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    if channels == 1:
+    if grey:
         steps.insert(0, transforms.Grayscale())
     images = ImageFolder(str(root), transforms.Compose(steps))
     return DataLoader(images, batch_size=batch, shuffle=shuffle, num_workers=workers)
+
+
+def photograph_loader(root: Path, uses: np.ndarray, config) -> DataLoader:  # uses: places, repeats included
+    "Photographs that are decoded, shrunk, cut and standardised at every use, in the process that trains."
+    if config.crop < 1:
+        shape = [transforms.RandomResizedCrop(config.side, (config.crop, 1.0))]
+    else:
+        shape = [transforms.Resize(config.side), transforms.CenterCrop(config.side)]
+    if config.flip:
+        shape.append(transforms.RandomHorizontalFlip())
+    steps = [*shape, transforms.ToTensor(), transforms.Normalize(config.mean, config.std)]
+    images = Subset(ImageFolder(str(root), transforms.Compose(steps)), uses.tolist())
+    return DataLoader(images, batch_size=config.batch, shuffle=True)
 
 
 def plain_fine_tuning(

@@ -1,10 +1,14 @@
 "A grid that is killed again and again ends with the rows of one that is not."
 
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
+
+import pytest
 
 
 def test_a_grid_that_is_killed_ends_with_the_same_rows(small_grid, soak, figures):
@@ -38,3 +42,24 @@ def test_a_grid_that_is_killed_ends_with_the_same_rows(small_grid, soak, figures
     files = (p for p in (grid.clone / "runs").rglob("*") if p.is_file())
     left = [p.name for p in files if p.name.startswith(".") or p.suffix == ".partial"]
     assert set(left) <= {".gitkeep"}
+
+
+def test_a_benchmark_of_a_card_that_is_killed_goes_on(tmp_path, monkeypatch, root, soak, figures):
+    if not soak:
+        pytest.skip("in make soak: it takes half a minute")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file, script = tmp_path / "gpu.json", root / "benchmarks" / "gpu.py"
+    command = [sys.executable, str(script), "--rehearse", str(file), "equality", "throughput"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not file.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    before = json.loads(file.read_bytes())["parts"]
+    assert list(before) == ["equality"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    parts = json.loads(file.read_bytes())["parts"]
+    held = done.returncode == 0 and "equality: done before" in done.stdout and "throughput" in parts
+    held = held and parts["equality"] == before["equality"]
+    figures["kill -9 of make gpu between two parts, then again"] = {"tried": 1, "held": int(held)}
+    assert held, done.stderr[-2000:]

@@ -1,53 +1,118 @@
 "The tables of 15_speed say what was measured, on machines that measured only a part, too."
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
 
 from fashion_vae.lib.files import InputError
 from fashion_vae.study.speed import (
-    COLOURS,
+    CARD,
+    GOALS,
+    KINDS,
+    WAITS,
     WORKS,
+    card_table,
     faults_table,
     figure_speedup,
+    format_range,
+    goals_table,
+    newest_parts,
+    ratios_of,
     read_benchmarks,
     read_faults,
     roofline_fraction,
     speed_table,
-    speedup,
     wait_table,
 )
 
 ROOT = Path(__file__).parents[2]
-CPU = json.loads((ROOT / "benchmarks/results/cpu.json").read_bytes())
+MEASURED = read_benchmarks(str(ROOT / "benchmarks/results"))
+CPU = newest_parts(MEASURED)["CPU"]
 
 
-def test_the_published_measurements_have_every_part():
-    assert set(WORKS) | {"commands", "precision", "growth"} == set(CPU)
-    assert all(CPU[name]["result"]["equal"] for name in WORKS)
+def measured(part: dict, device: str = "cpu", machine: str = "a machine", date: str = "2030-01-01", **more) -> dict:
+    return {"machine": machine, "date": date, "device": device, "parts": {"vae-64": part} | more}
 
 
-def test_a_second_machine_gets_its_own_column():
-    gpu = {"vae-64": copy.deepcopy(CPU["vae-64"]), "commands": copy.deepcopy(CPU["commands"])}
-    gpu["vae-64"]["machine"] = "a card"
-    gpu["vae-64"]["result"]["seconds"] = {"ours": [1.0, 1.0, 1.0], "theirs": [20.0, 30.0, 40.0]}
-    results = {"CPU": CPU, "GPU": gpu}
-    lines = speed_table(results).splitlines()
-    filled = [line for line in lines if "**30.0** (20.0 to 40.0), 1 s" in line]
-    assert len(filled) == 1 and "plain PyTorch loop" in filled[0]
-    rows = [line.split("|") for line in lines if line.startswith("| ")][1:]
-    assert [row[4].strip() for row in rows].count("not measured") == len(WORKS) - 1
-    assert "a card" in "".join(lines) and "not measured" not in wait_table(results)
-    figure, caption = figure_speedup(results)
-    assert caption.count(". ") == 1 and len(figure.axes[0].get_yticks()) == len(WORKS)
+def timed(ours: list[float], theirs: list[float]) -> dict:
+    part = copy.deepcopy(CPU["vae-64"])
+    part["result"] |= {"seconds": {"ours": ours, "theirs": theirs}, "bytes": {"ours": [2**30], "theirs": [2**31]}}
+    return part
 
 
-def test_ratios_of_one_machine_stand_beside_those_of_another():
-    line = next(line for line in speed_table({"CPU": CPU}).splitlines() if "pythae" in line)
-    assert f"**{speedup(CPU['vae-pythae']['result']['seconds'])[0]:.1f}**" in line and " 2.4 |" in line
-    assert list(COLOURS) == ["CPU", "GPU"] and "GPU" in speed_table({"CPU": CPU}).splitlines()[0]
+def line_of(table: str, *words: str) -> list[str]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    return next(row for row in rows if tuple(row[: len(words)]) == words)
+
+
+def test_what_is_published_was_measured_and_learned_equally_well():
+    assert {"commands", "precision", "growth"} <= set(CPU) <= {*WORKS, "commands", "precision", "growth"}
+    assert all(part["result"]["equal"] for name, part in CPU.items() if name in WORKS)
+    assert set(CPU["commands"]["result"]) <= set(WAITS)
+
+
+def test_a_work_has_the_range_of_all_machines_and_days():
+    slow, other = (
+        measured(timed([2.0], [3.0])),
+        measured({"result": {"ratio": 1.25}}, machine="another", date="2029-01-01"),
+    )
+    line = line_of(speed_table([*MEASURED, other, slow]), *WORKS["vae-64"])
+    ratios = [*ratios_of(MEASURED, "CPU", "vae-64"), 1.5, 1.25]
+    assert line[2] == f"**{format_range(ratios)}** ({len(ratios)})" and line[2].startswith("**1.2 to ")
+    assert line[3:] == ["2 s", "1.0 GiB", "not measured"]  # of the newest
+    figure, caption = figure_speedup([*MEASURED, other, slow])
+    assert "another (2029-01-01); a machine (2030-01-01)" in caption
+    assert any(text.get_text() == format_range(ratios) for text in figure.axes[0].texts)
+
+
+def test_the_newest_measurement_with_all_its_numbers_counts():
+    old, new = measured(timed([1.0], [2.0]), date="2029-01-01"), measured(timed([1.5], [2.0]))
+    found = newest_parts([old, new, measured({"result": {"ratio": 9.0}}, machine="another")])["CPU"]["vae-64"]
+    assert (found["result"]["seconds"]["ours"], found["date"]) == ([1.5], "2030-01-01")
+
+
+def test_a_card_has_its_own_column():
+    card = measured(timed([1.0, 1.0, 1.0], [20.0, 30.0, 40.0]), "cuda", "a card")
+    table = speed_table([*MEASURED, card])
+    assert line_of(table, *WORKS["vae-64"])[-1] == "**30.0** (1)" and "a card (2030-01-01)" in table
+    assert line_of(table, *WORKS["head"])[-1] == "not measured"
+    assert list(KINDS) == ["CPU", "GPU"] and len(figure_speedup([*MEASURED, card])[0].axes) == 1
+
+
+def test_what_was_not_measured_is_said():
+    only = newest_parts([measured(timed([1.0], [2.0]))])
+    assert wait_table(only).count("not measured") >= 2 * len(WAITS)
+    assert goals_table(only).count("| not measured |") == len(GOALS)
+    assert card_table(only).count("not measured |") == len(CARD) and "no card" in card_table(only)
+
+
+def test_goals_are_read_from_what_was_measured():
+    commands = {"paper": {"seconds": {"ours": [60.0], "theirs": [100.0]}, "bytes": {"ours": [2**30]}}}
+    commands["import"] = {"seconds": {"ours": [2.0, 1.5, 1.6], "theirs": [1.0, 1.1, 1.2]}}
+    part = CPU["commands"] | {"result": commands}
+    shares = {name: timed([1.0], [2.5]) for name in ("vae-64-one", "tune-photographs")}
+    table = goals_table(newest_parts([measured(timed([1.0], [2.0]), commands=part, **shares)]))
+    rows = [line.split("|") for line in table.splitlines()[2:]]
+    found = [(row[3].strip(), row[4].strip()) for row in rows]
+    share = f"{roofline_fraction(shares['vae-64-one'])['larger']:.0%}"
+    assert found[0] == ("0.60", "1.0 GiB") and found[2] == ("0.50 s", "not measured")
+    assert found[4] == (share, "1.0 GiB") and found[6] == ("2.5", "1.0 GiB")
+
+
+def test_a_card_is_reported():
+    results = {
+        "tests": {"passed": 4},
+        "equality": [{"what": "x", "difference": 0.01, "tolerance": 0.02}],
+        "throughput": {"images_per_second": 2750.4, "bytes": 2**34},
+        "vaes": [{"processes": 1, "vaes_per_hour": 900.0}, {"processes": 8, "vaes_per_hour": 4000.0}],
+        "growth": [{"what": "vae images", "n": 9, "bytes": 2**31}],
+        "ddp": {"two": 0.5, "one": 0.5001},
+    }
+    parts = {name: {"result": result, "revision": "a"} for name, result in results.items()}
+    table = card_table(newest_parts([{"machine": "a card", "date": "now", "device": "cuda", "parts": parts}]))
+    assert all(words in table for words in ("4 passed", "0.50 |", "2,750 images/s, 16.0 GiB"))
+    assert "900 in 1; 4,000 in 8" in table and "0.5000, 0.5001" in table and "Card: a card." in table
 
 
 def test_no_step_is_faster_than_its_bound():

@@ -36,8 +36,8 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     "README.md": [f"fashion-mnist-lt/{name}" for name in ("answer", "comparison_10", "claims_short")],
     "docs/reliability.md": ["speed/faults"],
     "docs/speed.md": [
-        *("speed/ratios", "speed/speed", "speed/waits", "speed/roofline", "speed/precision"),
-        *("speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
+        *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
+        *("speed/precision", "speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
     ],
     "figures/README.md": ["fashion-mnist-lt/table2", "fashion-mnist-lt/claims"],
 }
