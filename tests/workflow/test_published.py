@@ -37,7 +37,7 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     "docs/reliability.md": ["speed/faults"],
     "docs/speed.md": [
         *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
-        *("speed/precision", "speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
+        *("speed/precision", "speed/network", "speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
     ],
     "figures/README.md": ["fashion-mnist-lt/table2", "fashion-mnist-lt/claims"],
 }
