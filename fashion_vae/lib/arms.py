@@ -36,7 +36,9 @@ class Kind:
     fine_tuned: bool = False  # is the whole network trained for it?
     compared: bool = False  # is it a line of the method comparison?
     has_gamma: bool = False  # does it correct the logits of common classes itself?
-    searched_as_trained: bool = False  # were its hyper-parameters searched for acc_h without γ?
+    tuned: Literal["", "acc_h", "acc_h_gamma"] = ""  # by which validation measure its own pair was searched
+    augmented: bool = False  # are its training images mirrored and cropped?
+    claimed: bool = False  # is it compared in a claim? Then its rows keep the answers to the test images.
     min_images: int = 1  # training images of each rare class that it needs
     fixed_k: int | str = 1  # uses of a rare image in an epoch, for a kind without a k
     reference: str = ""
@@ -68,7 +70,18 @@ single = {"study_k": ONE}
 family = "fine-tuning"
 add_kind("plain", "ERM", family, "own head", "#333333", ONE, ONE, fine_tuned=True, compared=True, paper="ResNet-50")
 add_kind("os", "oversampling {k}", family, "own head", "#de8f05", TABLE_K, TABLE_K, fine_tuned=True,
-         compared=True, searched_as_trained=True, paper="Oversampling{k}")  # fmt: skip
+         compared=True, paper="Oversampling{k}")  # fmt: skip
+add_kind("plain-tuned", "ERM, tuned", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h")
+add_kind("os-tuned", "oversampling {k}, tuned", family, "own head", "#b35900", TABLE_K, TABLE_K, fine_tuned=True,
+         compared=True, tuned="acc_h")  # fmt: skip
+add_kind("plain-tuned-gamma", "ERM, tuned for γ", family, "own head", "#333333", study_k=ONE, fine_tuned=True,
+         tuned="acc_h_gamma")  # fmt: skip
+add_kind("os-tuned-gamma", "oversampling {k}, tuned for γ", family, "own head", "#b35900", study_k=(50,),
+         fine_tuned=True, tuned="acc_h_gamma")  # fmt: skip
+add_kind("plain-aug", "ERM, augmented", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h",
+         augmented=True)  # fmt: skip
+add_kind("os-aug", "oversampling {k}, augmented", family, "own head", "#b35900", study_k=(50,), fine_tuned=True,
+         tuned="acc_h", augmented=True)  # fmt: skip
 family = "latents"
 add_kind("vae", "VAE sampling {k}", family, "[x; z]", "#0173b2", compared=True, reference="Park 2021",
          paper="VAE sampling{k}", **both)  # fmt: skip
@@ -117,6 +130,11 @@ class Arm:
     @property
     def label(self) -> str:  # as figures and tables have it
         return self.kind.label.format(k=k_label(self.k))
+
+    @property
+    def has_grid(self) -> bool:  # does its classifier search learning rate and weight decay?
+        own_way = self.kind.fine_tuned or self.kind.has_gamma or self.kind.family in ("post-hoc correction", "control")
+        return not own_way
 
     @property
     def repeats(self) -> int | str:  # uses of a rare image in an epoch
@@ -176,8 +194,8 @@ def not_available(
         return "nothing was removed, so full is plain"
     if features == "plain":
         return ""
-    if arm.kind.fine_tuned and arm.kind.repeated:
-        return "oversampling trains the network, and these features come from another one"
+    if arm.kind.fine_tuned and arm.kind.name not in (BASELINE, UPPER_BOUND):
+        return "it trains the network, and these features come from another one"
     if features == "imagenet":
         return "it is plain here" if arm.name == "crt1" else ""
     return "it starts from the head of plain" if arm.kind.family == "post-hoc correction" else ""

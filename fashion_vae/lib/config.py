@@ -96,6 +96,7 @@ class RunConfig(DataConfig):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     precision: Literal["auto", "fp32"] = Field("auto", description="auto or fp32")
     batch: Auto | Annotated[int, Field(ge=2, lt=10**9)] = Field("auto", description="auto, or a whole number from 2 on")
+    epochs: Auto | Annotated[int, Field(ge=1, le=1000)] = Field("auto", description="auto, or a number from 1 to 1,000")
     features: str = Field(
         "plain", pattern=r"^(plain|imagenet|os([1-9][0-9]{0,3}|bal))$",
         description="plain, imagenet, osbal, or os<k> with k up to 9,999",
@@ -132,7 +133,7 @@ class RunConfig(DataConfig):
 
 # %% ../../nbs/lib/config.ipynb #8481667f
 # the paths of a run; or recorded in the configuration of a stage
-NOT_IDENTITY = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch"}
+NOT_IDENTITY = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch", "epochs"}
 
 
 def identity_fields(config: RunConfig) -> dict:
@@ -153,7 +154,7 @@ def run_id(config: RunConfig) -> str:  # e.g. resnet-small-nf30-d0-s0-t1
     parts = [config.backbone]
     if config.weights != "none":
         parts.append(weights_name(config.weights))
-    for field, form in (("side", "{}px"), ("minority", "m{}")):
+    for field, form in (("side", "{}px"), ("epochs", "{}ep"), ("minority", "m{}")):
         value = getattr(config, field)
         if value != "auto":
             parts.append(form.format(value))

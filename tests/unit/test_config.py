@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from fashion_vae.lib import config
 from fashion_vae.lib.config import DataConfig, RunConfig, identity_fields, read_parameters, run_id
-from fashion_vae.lib.defaults import BACKBONES, backbone_config, oversampled_config, vae_config
+from fashion_vae.lib.defaults import BACKBONES, TUNED, backbone_config, tuned_config, vae_config
 from fashion_vae.lib.files import InputError
 
 # what is refused
@@ -104,18 +104,21 @@ def test_a_data_set_brings_its_own_backbone_and_weights():
 
 def test_the_network_of_a_machine_takes_the_side_and_the_batch_that_were_typed():
     own = backbone_config("tf_efficientnet_lite0", "cpu", "bf16")
-    assert (own.side, own.batch, own.epochs, own.precision) == (128, 32, 5, "fp32")
-    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).side == 96
-    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).batch == 16
+    assert (own.side, own.batch, own.epochs, own.precision) == (96, 32, 5, "fp32")
+    typed = backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 64, 16, 7)
+    assert (typed.side, typed.batch, typed.epochs) == (64, 16, 7)
     on_gpu = backbone_config("tf_efficientnet_lite0", "cuda", "bf16")
     assert (on_gpu.side, on_gpu.epochs, on_gpu.precision) == (224, 50, "bf16")
 
 
-def test_the_rate_for_repeats_is_that_of_the_next_larger_n_f():
+def test_a_tuned_arm_has_the_pair_of_the_next_larger_n_f(monkeypatch):
     base = BACKBONES["resnet-small"]
-    rates = {n_f: oversampled_config(base, "resnet-small", n_f).lr for n_f in (1, 5, 6, 30, 50, 400, None)}
-    assert rates == {1: 3.2, 5: 3.2, 6: 1.6, 30: 3.2, 50: 0.1, 400: 0.1, None: 0.1}
-    assert oversampled_config(base, "resnet18", 10) == base
+    pairs = {5: (3.2, 0.1), 10: (1.6, 0.2), 50: (0.1, 0.3)}
+    monkeypatch.setitem(TUNED, ("resnet-small", base.epochs), {"os-tuned": pairs})
+    found = {n_f: tuned_config(base, "resnet-small", "os-tuned", n_f) for n_f in (1, 5, 6, 30, 50, 400, None)}
+    assert {n: c.lr for n, c in found.items()} == {1: 3.2, 5: 3.2, 6: 1.6, 30: 0.1, 50: 0.1, 400: 0.1, None: 0.1}
+    assert found[6].weight_decay == 0.2
+    assert tuned_config(base, "resnet18", "os-tuned", 10) == tuned_config(base, "resnet-small", "other", 10) == base
 
 
 def test_the_hidden_layer_of_the_vae_follows_the_width_of_the_features():
@@ -129,8 +132,8 @@ def test_a_run_is_named_by_what_its_rows_depend_on():
     assert run_id(RunConfig(n_f=30)) == "resnet-small-nf30-d0-s0-t1"
     natural = RunConfig(protocol="natural", dataset="clothing", n_f=30, draw=2)
     assert run_id(natural) == "tf_efficientnet_lite0-imagenet-d2-s0-t1"
-    more = RunConfig(dataset="clothing", side=96, minority=3, nproc=2, n_f=5, seed=1)
-    assert run_id(more) == "tf_efficientnet_lite0-imagenet-96px-m3-nf5-d0-s1-t1-p2"
+    more = RunConfig(dataset="clothing", side=96, epochs=50, minority=3, nproc=2, n_f=5, seed=1)
+    assert run_id(more) == "tf_efficientnet_lite0-imagenet-96px-50ep-m3-nf5-d0-s1-t1-p2"
 
 
 def test_paths_are_no_part_of_the_identity():
