@@ -131,7 +131,7 @@ def test_no_gamma_of_a_fine_grid_is_better(case):
 
 def test_the_candidate_and_gamma_are_chosen_together():
     y = np.tile([0, 1, 2], 20)
-    good, bad = np.float32(3 * np.eye(3)[y] + [9, 9, 0]), np.float32(np.ones((60, 3)) + [0, 0, 1])
+    good, bad = np.float32(3 * np.eye(3)[y] + [9, 9, 0]), np.tile(np.float32([1, 1, 2]), (60, 1))
     both = np.stack([bad, good], 1)  # without γ neither has an acc_h
     ours = m.calibrated_stacking({"val": both, "test": both}, {"val": y, "test": y}, (2,))
     assert ours["chosen"] == 1 and ours["val_acc_h"] == 1 and ours["predicted"].tolist() == y.tolist()
