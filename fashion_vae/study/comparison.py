@@ -29,6 +29,7 @@ from fashion_vae.study.statistics import (
     format_difference,
     interval,
     interval_label,
+    overlap_of,
 )
 
 # %% ../../nbs/study/16_comparison.ipynb #717f491b
@@ -50,9 +51,8 @@ def shown_measures(arm: Arm) -> list[tuple[str, bool]]:  # column of metrics_tab
     "As trained and with γ; one of them where the other has no meaning or would not be fair."
     if arm.kind.has_gamma:
         return [("acc_h", True)]
-    if arm.kind.searched_as_trained:
-        return [("acc_h", False)]
-    return [("acc_h", False), ("acc_h_gamma", True)]
+    both = {"acc_h": ("acc_h", False), "acc_h_gamma": ("acc_h_gamma", True)}
+    return [both[arm.kind.tuned]] if arm.kind.tuned else list(both.values())
 
 # %% ../../nbs/study/16_comparison.ipynb #b641a854
 def draw_interval(
@@ -61,13 +61,14 @@ def draw_interval(
     y: float,
     colour: str,
     filled: bool = True,
+    overlap: float = 0.0,  # from split_overlap
 ) -> None:
     "Mean and interval, or one dot for each draw."
     look = {"color": colour, "mfc": colour if filled else "white", "ms": 4.5, "mew": 1.1, "zorder": 3}
     if len(values) < MIN_DRAWS:
         ax.plot(values.mean(1), [y] * len(values), "o", **look)
         return
-    low, high = interval(values)
+    low, high = interval(values, overlap)
     ax.plot([low, values.mean(), high], [y] * 3, "o-", markevery=[1], lw=1.4, **look)
 
 # %% ../../nbs/study/16_comparison.ipynb #9627fef7
@@ -77,12 +78,12 @@ def plot_methods(
     ax,  # matplotlib Axes
 ) -> None:
     "acc_h of each arm, as trained and with γ; dashed: all data."
-    n_f = scored["n_f"].iloc[0]
+    n_f, overlap = scored["n_f"].iloc[0], overlap_of(scored)
     for y, arm in arms.items():
         shown = shown_measures(arm)
         for i, (measure, filled) in enumerate(shown):
             values = arm_values(scored, arm.name, measure)[n_f]
-            draw_interval(ax, values, y + 0.18 * (2 * i - len(shown) + 1), arm.kind.colour, filled)
+            draw_interval(ax, values, y + 0.18 * (2 * i - len(shown) + 1), arm.kind.colour, filled, overlap)
     ax.axvline(scored.loc[scored["arm"] == UPPER_BOUND, "acc_h"].mean(), color="0.3", ls="--", lw=1)
     ax.set(title=n_f_label(n_f))
 
@@ -119,21 +120,17 @@ def drawn_label(n_draws: int) -> str:
     return interval_label(n_draws) if n_draws >= MIN_DRAWS else f"one dot for each of {n_draws} draws"
 
 
-def dots_caption(arms: list[Arm], cut: set[str]) -> str:
+def dots_caption(arms: list[Arm]) -> str:
     "The sentence of a caption that says what the dots are."
     text = "Open dots: as trained; filled dots: with γ subtracted from the logits of the common classes."
-    if any(arm.kind.searched_as_trained for arm in arms):
-        text += " Oversampling has no filled dot: its hyper-parameters were searched without γ"
-        text += ", and its epochs were cut to the length of an ERM epoch, so it is not comparable" * bool(cut)
-        text += "."
-    return text
+    tuned = any(arm.kind.tuned for arm in arms)
+    return text + " Methods that were tuned as trained have no filled dot." * tuned
 
 # %% ../../nbs/study/16_comparison.ipynb #6b761fe6
 def figure_comparison(
     scored: pd.DataFrame,
     dataset: str,
     n_fs: list | None = None,  # None: all
-    cut: set[str] = frozenset(),  # from arms_with_cut_epochs
 ):  # matplotlib Figure, caption
     "The method comparison: a row for each method, a panel for each n_f."
     n_fs = sorted(scored["n_f"].unique()) if n_fs is None else list(n_fs)
@@ -148,7 +145,7 @@ def figure_comparison(
     images = "n_f" if len(n_fs) > 1 else n_fs[0]
     caption = f"acc_h of {len(arms)} methods on {dataset} with {images} training images of each rare class "
     caption += f"({drawn_label(scored['draw'].nunique())}). "
-    return figure, caption + dots_caption(arms.values(), cut)
+    return figure, caption + dots_caption(arms.values())
 
 # %% ../../nbs/study/16_comparison.ipynb #c8a059f1
 def pair_table(
@@ -157,13 +154,13 @@ def pair_table(
     measures: tuple[str, ...],  # columns of metrics_table
 ) -> str:  # Markdown
     "Paired differences, for the pairs of arms that are there."
-    n_fs, arms = sorted(scored["n_f"].unique()), set(scored["arm"])
+    n_fs, arms, overlap = sorted(scored["n_f"].unique()), set(scored["arm"]), overlap_of(scored)
     lines = []
     for measure in measures:
         for a, b in (pair for pair in pairs if {*pair} <= arms):
             differences = by_draw(paired_difference(scored, a, b, measure))
             line = [measure.replace("_gamma", " with γ"), parse_arm(a).label, parse_arm(b).label]
-            lines.append(line + [format_difference(differences[n_f]) for n_f in n_fs])
+            lines.append(line + [format_difference(differences[n_f], overlap) for n_f in n_fs])
     return markdown_table(pd.DataFrame(lines, columns=["points of", "arm", "less", *map(n_f_label, n_fs)]), 3)
 
 
@@ -182,14 +179,14 @@ def ablation_steps(scored: pd.DataFrame) -> list[tuple[Arm, Arm]]:  # before, af
 
 def figure_ablation(scored: pd.DataFrame, dataset: str):  # matplotlib Figure, caption
     "The difference in acc_h that each step makes; a panel for each n_f."
-    n_fs, steps = sorted(scored["n_f"].unique()), ablation_steps(scored)
+    n_fs, steps, overlap = sorted(scored["n_f"].unique()), ablation_steps(scored), overlap_of(scored)
     figure, axes = panels(n_fs, 0.22 * len(steps) + 0.5)
     for y, (before, after) in enumerate(steps):
         differences = by_draw(paired_difference(scored, after.name, before.name))
         for n_f, ax in axes.items():
-            draw_interval(ax, differences[n_f], y, after.kind.colour)
+            draw_interval(ax, differences[n_f], y, after.kind.colour, overlap=overlap)
             at = {"xy": (1.02, y), "xycoords": ("axes fraction", "data"), "va": "center"}
-            ax.annotate(format_difference(differences[n_f]), **at)
+            ax.annotate(format_difference(differences[n_f], overlap), **at)
     for n_f, ax in axes.items():
         ax.axvline(0, color="0.3", lw=0.8)
         ax.set(title=n_f_label(n_f), xlabel="points of acc_h")
@@ -213,7 +210,6 @@ def figure_arms(
     scored: pd.DataFrame,
     dataset: str,
     k: int | str,
-    cut: set[str] = frozenset(),  # from arms_with_cut_epochs
 ):  # matplotlib Figure, caption
     "acc_h of every arm, by family; a panel for each n_f."
     n_fs, rows, y = sorted(scored["n_f"].unique()), {}, 0  # rows: place -> family or arm
@@ -233,7 +229,7 @@ def figure_arms(
     uses = "every class used equally often" if k == "bal" else f"rare images used {k} times an epoch"
     caption = f"acc_h of every arm on {dataset}, {uses} "
     caption += f"({drawn_label(scored['draw'].nunique())}, each arm by itself). "
-    return figure, caption + dots_caption(arms.values(), cut)
+    return figure, caption + dots_caption(arms.values())
 
 # %% ../../nbs/study/16_comparison.ipynb #b48e780a
 def against_table(
@@ -246,7 +242,8 @@ def against_table(
     others = [a for a in scored["arm"].unique() if a != arm and parse_arm(a).kind != KINDS["null"]]
     differences = {a: by_draw(paired_difference(scored, a, arm)) for a in others}
     order = sorted(others, key=lambda a: -np.mean([part.mean() for part in differences[a].values()]))
-    lines = [[parse_arm(a).label, *(format_difference(differences[a][n]) for n in n_fs)] for a in order]
+    overlap = overlap_of(scored)
+    lines = [[parse_arm(a).label, *(format_difference(differences[a][n], overlap) for n in n_fs)] for a in order]
     head = f"**acc_h less that of {parse_arm(arm).label}**, points, on {escape_markdown(dataset)}; "
     head += f"{interval_label(scored['draw'].nunique())}, not corrected for their number."
     return head + "\n\n" + markdown_table(pd.DataFrame(lines, columns=["arm", *map(n_f_label, n_fs)]))
@@ -359,6 +356,7 @@ def axis_limits(
 def figure_sensitivity(
     effects: dict[str, dict[int, np.ndarray]],  # from sensitivity_effects
     dataset: str,
+    overlap: float = 0.0,  # from split_overlap
 ):  # matplotlib Figure, caption
     "Change in acc_h by each variant. The mean of an effect beyond the axis stands at the margin."
     figure, ax = plt.subplots(figsize=(WIDTH, 0.19 * len(effects) + 0.8))
@@ -366,7 +364,7 @@ def figure_sensitivity(
     for y, parts in enumerate(effects.values()):
         for (colour, filled), offset, part in zip(N_F_LOOKS, (-0.16, 0.16), parts.values(), strict=True):
             if low <= part.mean() <= high:
-                draw_interval(ax, part, y + offset, colour, filled)
+                draw_interval(ax, part, y + offset, colour, filled, overlap)
             else:
                 ax.annotate(f"◂ {part.mean():+.1f}", (low, y + offset), color=colour, va="center")
     ax.axvline(0, color="0.3", lw=0.8)
