@@ -50,8 +50,10 @@ def shown_measures(arm: Arm) -> list[tuple[str, bool]]:  # column of metrics_tab
     "As trained and with γ; one of them where the other has no meaning or would not be fair."
     if arm.kind.has_gamma:
         return [("acc_h", True)]
-    if arm.kind.searched_as_trained:
+    if arm.kind.tuned == "acc_h":
         return [("acc_h", False)]
+    if arm.kind.tuned == "acc_h_gamma":
+        return [("acc_h_gamma", True)]
     return [("acc_h", False), ("acc_h_gamma", True)]
 
 # %% ../../nbs/study/16_comparison.ipynb #b641a854
@@ -119,13 +121,11 @@ def drawn_label(n_draws: int) -> str:
     return interval_label(n_draws) if n_draws >= MIN_DRAWS else f"one dot for each of {n_draws} draws"
 
 
-def dots_caption(arms: list[Arm], cut: set[str]) -> str:
+def dots_caption(arms: list[Arm]) -> str:
     "The sentence of a caption that says what the dots are."
     text = "Open dots: as trained; filled dots: with γ subtracted from the logits of the common classes."
-    if any(arm.kind.searched_as_trained for arm in arms):
-        text += " Oversampling has no filled dot: its hyper-parameters were searched without γ"
-        text += ", and its epochs were cut to the length of an ERM epoch, so it is not comparable" * bool(cut)
-        text += "."
+    if any(arm.kind.tuned == "acc_h" for arm in arms):
+        text += " A tuned arm has no filled dot: its hyper-parameters were searched for acc_h as trained."
     return text
 
 # %% ../../nbs/study/16_comparison.ipynb #6b761fe6
@@ -133,7 +133,6 @@ def figure_comparison(
     scored: pd.DataFrame,
     dataset: str,
     n_fs: list | None = None,  # None: all
-    cut: set[str] = frozenset(),  # from arms_with_cut_epochs
 ):  # matplotlib Figure, caption
     "The method comparison: a row for each method, a panel for each n_f."
     n_fs = sorted(scored["n_f"].unique()) if n_fs is None else list(n_fs)
@@ -148,7 +147,7 @@ def figure_comparison(
     images = "n_f" if len(n_fs) > 1 else n_fs[0]
     caption = f"acc_h of {len(arms)} methods on {dataset} with {images} training images of each rare class "
     caption += f"({drawn_label(scored['draw'].nunique())}). "
-    return figure, caption + dots_caption(arms.values(), cut)
+    return figure, caption + dots_caption(arms.values())
 
 # %% ../../nbs/study/16_comparison.ipynb #c8a059f1
 def pair_table(
@@ -213,7 +212,6 @@ def figure_arms(
     scored: pd.DataFrame,
     dataset: str,
     k: int | str,
-    cut: set[str] = frozenset(),  # from arms_with_cut_epochs
 ):  # matplotlib Figure, caption
     "acc_h of every arm, by family; a panel for each n_f."
     n_fs, rows, y = sorted(scored["n_f"].unique()), {}, 0  # rows: place -> family or arm
@@ -233,7 +231,7 @@ def figure_arms(
     uses = "every class used equally often" if k == "bal" else f"rare images used {k} times an epoch"
     caption = f"acc_h of every arm on {dataset}, {uses} "
     caption += f"({drawn_label(scored['draw'].nunique())}, each arm by itself). "
-    return figure, caption + dots_caption(arms.values(), cut)
+    return figure, caption + dots_caption(arms.values())
 
 # %% ../../nbs/study/16_comparison.ipynb #b48e780a
 def against_table(
