@@ -49,8 +49,8 @@ endif
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults
 search: .venv/installed
-	@$(EMBEDDED) $(SNAKEMAKE) search
-	@$(EMBEDDED) $(SNAKEMAKE) search --config dataset=clothing min_images=200
+	@$(EMBEDDED) $(SNAKEMAKE) searches
+	@$(EMBEDDED) $(SNAKEMAKE) searches --config dataset=clothing min_images=200
 
 # The report of a run becomes the published one: results/, figures/ and the tables in the texts
 publish: .venv/installed

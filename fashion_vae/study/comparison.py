@@ -51,8 +51,11 @@ def shown_measures(arm: Arm) -> list[tuple[str, bool]]:  # column of metrics_tab
     "As trained and with γ; one of them where the other has no meaning or would not be fair."
     if arm.kind.has_gamma:
         return [("acc_h", True)]
-    both = {"acc_h": ("acc_h", False), "acc_h_gamma": ("acc_h_gamma", True)}
-    return [both[arm.kind.tuned]] if arm.kind.tuned else list(both.values())
+    if arm.kind.tuned == "acc_h":
+        return [("acc_h", False)]
+    if arm.kind.tuned == "acc_h_gamma":
+        return [("acc_h_gamma", True)]
+    return [("acc_h", False), ("acc_h_gamma", True)]
 
 # %% ../../nbs/study/16_comparison.ipynb #b641a854
 def draw_interval(
@@ -123,8 +126,9 @@ def drawn_label(n_draws: int) -> str:
 def dots_caption(arms: list[Arm]) -> str:
     "The sentence of a caption that says what the dots are."
     text = "Open dots: as trained; filled dots: with γ subtracted from the logits of the common classes."
-    tuned = any(arm.kind.tuned for arm in arms)
-    return text + " Methods that were tuned as trained have no filled dot." * tuned
+    if any(arm.kind.tuned == "acc_h" for arm in arms):
+        text += " A tuned arm has no filled dot: its hyper-parameters were searched for acc_h as trained."
+    return text
 
 # %% ../../nbs/study/16_comparison.ipynb #6b761fe6
 def figure_comparison(

@@ -461,7 +461,8 @@ def a_grid(monkeypatch):
         "no seeds": {"seeds": 0},
         "text for seeds": {"seeds": "x"},
         "nothing for seeds": {"seeds": None},
-        "a list of draws": {"draws": [0, 1]},
+        "a list of draws with a text": {"draws": [0, "one"]},
+        "an empty list of draws": {"draws": []},
         "search_draws as a number": {"search_draws": 3},
         "minus sensitivity": {"sensitivity_draws": -1},
     }

@@ -42,8 +42,22 @@ def test_a_run_of_each_n_f_draw_and_seed(make_grid):
 def test_the_studies_have_draws_of_their_own(make_grid):
     studies = make_grid(draws=7, seeds=2).studies
     sizes = {name: len(runs) for name, runs in studies.items()}
-    assert sizes == {"controls": 56, "sensitivity": 12, "search": 16}
+    assert sizes == {"controls": 56, "sensitivity": 12, "search": 16, "head_search": 16}
     assert not studies["search"].keys() & studies["controls"].keys()
+    listed = make_grid(draws=[10, 12], seeds=[2, 3])
+    assert {(run.draw, run.seed) for run in listed.runs.values()} == {(d, s) for d in (10, 12) for s in (2, 3)}
+    assert {run.seed for run in listed.studies["sensitivity"].values()} == {2}
+
+
+def test_a_label_and_the_length_of_training_keep_results_apart(make_grid):
+    assert make_grid(label="few", n_f=[1, 2]).name == "fashion-mnist-lt-few"
+    assert make_grid(epochs=50).name == "fashion-mnist-lt-50ep"
+
+
+def test_the_arms_of_a_study_can_be_chosen(make_grid):
+    stages = make_grid(arms="plain crt50").stages
+    assert stages["controls"].notebooks["nbs/study/10_controls.ipynb"] == {"arms": "plain crt50"}
+    assert "os30" in stages["paper_run"].notebooks["nbs/01_backbone.ipynb"]["arms"]
 
 
 def test_other_features_have_the_studies_alone(make_grid):
@@ -153,8 +167,10 @@ def planned(folder: Path, *flags: str, **config) -> dict[str, int]:  # rule -> j
 def test_the_jobs_of_the_paper_and_of_the_studies(clone):
     held = lock.hold(str(clone / "runs" / "grid.lock"))  # a dry run needs no lock
     assert planned(clone) == {"paper_run": 12, "data": 1, "gather": 2, "results": 1, "paper": 1, "total": 17}
-    studies = {"controls": 16, "sensitivity": 8, "search": 16}
-    assert planned(clone, "studies", draws=4) == studies | {"gather": 6, "studies": 1, "total": 47}
+    studies = {"controls": 16, "sensitivity": 8}
+    assert planned(clone, "studies", draws=4) == studies | {"gather": 4, "studies": 1, "total": 29}
+    search = {"search": 16, "head_search": 16}
+    assert planned(clone, "searches", draws=4) == search | {"gather": 4, "searches": 1, "total": 37}
     held.close()
 
 
