@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fashion_vae.lib.arms import KINDS
 from fashion_vae.lib.files import InputError, sealed
 from fashion_vae.lib.made_up import MadeUp, made_up_rows
 from fashion_vae.lib.records import EDITION
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import read_rows
+from fashion_vae.study import registration
 from fashion_vae.study.registration import (
     CLAIMS,
     MADE_UP_EFFECTS,
@@ -417,3 +419,13 @@ def test_a_row_whose_predictions_do_not_fit_is_refused(folder, few):
     other = few[1]["predictions"] | {"main": few[0]["predictions"]["gamma"]}
     with pytest.raises(InputError, match=r"line 1 has predictions.main that do not give its confusion counts"):
         read_rows(folder([few[1] | {"predictions": other}]))
+
+
+def test_the_arms_of_the_claims_keep_their_answers():
+    "Kinds that are not on the list yet have no rows either."
+    best = registration.BEST_HEAD or HEAD
+    sides = [side for claim in claims_of(SETTINGS["F"], best).values() for side in claim.arms(SETTINGS["F"])]
+    arms = {arm for side in sides for arm in side}
+    kinds = {arm: KINDS.get(arm, KINDS.get(arm.rstrip("0123456789"))) for arm in arms}
+    assert not [arm for arm, kind in kinds.items() if kind and not kind.claimed]
+    assert {"vae", "crt", "os"} <= {kind.name for kind in kinds.values() if kind}
