@@ -40,8 +40,12 @@ endif
 	  python workflow/run_notebooks.py "runs/studies/$$name" \
 	    "{\"nbs/study/14_statistics.ipynb\": $$given, \"nbs/study/16_comparison.ipynb\": $$given}" \
 	    > "runs/studies/$$name.log" 2>&1 || { python workflow/why.py $$? "runs/studies/$$name.log"; exit 1; }; \
-	  cat "runs/report/$$name/claims.md"; echo; \
 	done
+	@mkdir -p runs/studies/evidence
+	@python workflow/run_notebooks.py runs/studies/evidence \
+	  '{"nbs/study/17_registration.ipynb": {"rows": "$(ROWS)", "out": "runs/report"}}' \
+	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
+	@cat runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults
 search: .venv/installed

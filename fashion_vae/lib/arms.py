@@ -70,27 +70,28 @@ single = {"study_k": ONE}
 family = "fine-tuning"
 add_kind("plain", "ERM", family, "own head", "#333333", ONE, ONE, fine_tuned=True, compared=True, paper="ResNet-50")
 add_kind("os", "oversampling {k}", family, "own head", "#de8f05", TABLE_K, TABLE_K, fine_tuned=True,
-         compared=True, paper="Oversampling{k}")  # fmt: skip
+         compared=True, claimed=True, paper="Oversampling{k}")  # fmt: skip
 add_kind("plain-tuned", "ERM, tuned", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h")
 add_kind("os-tuned", "oversampling {k}, tuned", family, "own head", "#b35900", TABLE_K, TABLE_K, fine_tuned=True,
          compared=True, tuned="acc_h")  # fmt: skip
 add_kind("plain-tuned-gamma", "ERM, tuned for γ", family, "own head", "#333333", study_k=ONE, fine_tuned=True,
-         tuned="acc_h_gamma")  # fmt: skip
+         tuned="acc_h_gamma", claimed=True)  # fmt: skip
 add_kind("os-tuned-gamma", "oversampling {k}, tuned for γ", family, "own head", "#b35900", study_k=(50,),
          fine_tuned=True, tuned="acc_h_gamma")  # fmt: skip
 add_kind("plain-aug", "ERM, augmented", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h",
          augmented=True)  # fmt: skip
 add_kind("os-aug", "oversampling {k}, augmented", family, "own head", "#b35900", study_k=(50,), fine_tuned=True,
-         tuned="acc_h", augmented=True)  # fmt: skip
+         tuned="acc_h", augmented=True, claimed=True)  # fmt: skip
 family = "latents"
 add_kind("vae", "VAE sampling {k}", family, "[x; z]", "#0173b2", compared=True, reference="Park 2021",
-         paper="VAE sampling{k}", **both)  # fmt: skip
+         claimed=True, paper="VAE sampling{k}", **both)  # fmt: skip
 family = "retrained head"
 add_kind("crt", "classifier re-training {k}", family, "x", "#029e73", TABLE_K, (1, *STUDY_K), compared=True,
-         reference="Kang et al. 2020")  # fmt: skip
+         claimed=True, reference="Kang et al. 2020")  # fmt: skip
 family = "latents"
-add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", **both)
-add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, reference="Schönfeld et al. 2019", **study)
+add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", claimed=True, **both)
+add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=True,
+         reference="Schönfeld et al. 2019", **study)  # fmt: skip
 add_kind("noise", "[x; μ + equal noise] {k}", family, "[x; μ]", **study)
 family = "generated features"
 add_kind("smote", "SMOTE {k}", family, "x", min_images=2, reference="Chawla et al. 2002", **study)
@@ -98,8 +99,8 @@ add_kind("dec", "decoded samples {k}", family, "x", **study)
 add_kind("cvae", "conditional VAE {k}", family, "x", reference="Sohn et al. 2015", **study)
 add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference="Yang et al. 2021", **single)
 family = "other losses"
-add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, reference="Menon et al. 2021",
-         **single)  # fmt: skip
+add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=True,
+         reference="Menon et al. 2021", **single)  # fmt: skip
 add_kind("cb", "class-balanced loss", family, "x", reference="Cui et al. 2019", **single)
 add_kind("ldam-drw", "LDAM-DRW", family, "x", reference="Cao et al. 2019", **single)
 family = "post-hoc correction"

@@ -29,6 +29,7 @@ from fashion_vae.study.statistics import (
     format_difference,
     interval,
     interval_label,
+    overlap_of,
 )
 
 # %% ../../nbs/study/16_comparison.ipynb #717f491b
@@ -63,13 +64,14 @@ def draw_interval(
     y: float,
     colour: str,
     filled: bool = True,
+    overlap: float = 0.0,  # from split_overlap
 ) -> None:
     "Mean and interval, or one dot for each draw."
     look = {"color": colour, "mfc": colour if filled else "white", "ms": 4.5, "mew": 1.1, "zorder": 3}
     if len(values) < MIN_DRAWS:
         ax.plot(values.mean(1), [y] * len(values), "o", **look)
         return
-    low, high = interval(values)
+    low, high = interval(values, overlap)
     ax.plot([low, values.mean(), high], [y] * 3, "o-", markevery=[1], lw=1.4, **look)
 
 # %% ../../nbs/study/16_comparison.ipynb #9627fef7
@@ -79,12 +81,12 @@ def plot_methods(
     ax,  # matplotlib Axes
 ) -> None:
     "acc_h of each arm, as trained and with γ; dashed: all data."
-    n_f = scored["n_f"].iloc[0]
+    n_f, overlap = scored["n_f"].iloc[0], overlap_of(scored)
     for y, arm in arms.items():
         shown = shown_measures(arm)
         for i, (measure, filled) in enumerate(shown):
             values = arm_values(scored, arm.name, measure)[n_f]
-            draw_interval(ax, values, y + 0.18 * (2 * i - len(shown) + 1), arm.kind.colour, filled)
+            draw_interval(ax, values, y + 0.18 * (2 * i - len(shown) + 1), arm.kind.colour, filled, overlap)
     ax.axvline(scored.loc[scored["arm"] == UPPER_BOUND, "acc_h"].mean(), color="0.3", ls="--", lw=1)
     ax.set(title=n_f_label(n_f))
 
@@ -156,13 +158,13 @@ def pair_table(
     measures: tuple[str, ...],  # columns of metrics_table
 ) -> str:  # Markdown
     "Paired differences, for the pairs of arms that are there."
-    n_fs, arms = sorted(scored["n_f"].unique()), set(scored["arm"])
+    n_fs, arms, overlap = sorted(scored["n_f"].unique()), set(scored["arm"]), overlap_of(scored)
     lines = []
     for measure in measures:
         for a, b in (pair for pair in pairs if {*pair} <= arms):
             differences = by_draw(paired_difference(scored, a, b, measure))
             line = [measure.replace("_gamma", " with γ"), parse_arm(a).label, parse_arm(b).label]
-            lines.append(line + [format_difference(differences[n_f]) for n_f in n_fs])
+            lines.append(line + [format_difference(differences[n_f], overlap) for n_f in n_fs])
     return markdown_table(pd.DataFrame(lines, columns=["points of", "arm", "less", *map(n_f_label, n_fs)]), 3)
 
 
@@ -181,14 +183,14 @@ def ablation_steps(scored: pd.DataFrame) -> list[tuple[Arm, Arm]]:  # before, af
 
 def figure_ablation(scored: pd.DataFrame, dataset: str):  # matplotlib Figure, caption
     "The difference in acc_h that each step makes; a panel for each n_f."
-    n_fs, steps = sorted(scored["n_f"].unique()), ablation_steps(scored)
+    n_fs, steps, overlap = sorted(scored["n_f"].unique()), ablation_steps(scored), overlap_of(scored)
     figure, axes = panels(n_fs, 0.22 * len(steps) + 0.5)
     for y, (before, after) in enumerate(steps):
         differences = by_draw(paired_difference(scored, after.name, before.name))
         for n_f, ax in axes.items():
-            draw_interval(ax, differences[n_f], y, after.kind.colour)
+            draw_interval(ax, differences[n_f], y, after.kind.colour, overlap=overlap)
             at = {"xy": (1.02, y), "xycoords": ("axes fraction", "data"), "va": "center"}
-            ax.annotate(format_difference(differences[n_f]), **at)
+            ax.annotate(format_difference(differences[n_f], overlap), **at)
     for n_f, ax in axes.items():
         ax.axvline(0, color="0.3", lw=0.8)
         ax.set(title=n_f_label(n_f), xlabel="points of acc_h")
@@ -244,7 +246,8 @@ def against_table(
     others = [a for a in scored["arm"].unique() if a != arm and parse_arm(a).kind != KINDS["null"]]
     differences = {a: by_draw(paired_difference(scored, a, arm)) for a in others}
     order = sorted(others, key=lambda a: -np.mean([part.mean() for part in differences[a].values()]))
-    lines = [[parse_arm(a).label, *(format_difference(differences[a][n]) for n in n_fs)] for a in order]
+    overlap = overlap_of(scored)
+    lines = [[parse_arm(a).label, *(format_difference(differences[a][n], overlap) for n in n_fs)] for a in order]
     head = f"**acc_h less that of {parse_arm(arm).label}**, points, on {escape_markdown(dataset)}; "
     head += f"{interval_label(scored['draw'].nunique())}, not corrected for their number."
     return head + "\n\n" + markdown_table(pd.DataFrame(lines, columns=["arm", *map(n_f_label, n_fs)]))
@@ -357,6 +360,7 @@ def axis_limits(
 def figure_sensitivity(
     effects: dict[str, dict[int, np.ndarray]],  # from sensitivity_effects
     dataset: str,
+    overlap: float = 0.0,  # from split_overlap
 ):  # matplotlib Figure, caption
     "Change in acc_h by each variant. The mean of an effect beyond the axis stands at the margin."
     figure, ax = plt.subplots(figsize=(WIDTH, 0.19 * len(effects) + 0.8))
@@ -364,7 +368,7 @@ def figure_sensitivity(
     for y, parts in enumerate(effects.values()):
         for (colour, filled), offset, part in zip(N_F_LOOKS, (-0.16, 0.16), parts.values(), strict=True):
             if low <= part.mean() <= high:
-                draw_interval(ax, part, y + offset, colour, filled)
+                draw_interval(ax, part, y + offset, colour, filled, overlap)
             else:
                 ax.annotate(f"◂ {part.mean():+.1f}", (low, y + offset), color=colour, va="center")
     ax.axvline(0, color="0.3", lw=0.8)

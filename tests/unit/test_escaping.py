@@ -20,7 +20,7 @@ from fashion_vae.lib.files import InputError
 from fashion_vae.lib.metrics import metrics_table
 from fashion_vae.lib.plots import set_theme, show_figure
 from fashion_vae.lib.widgets import gamma_table, side_by_side
-from fashion_vae.study import comparison, statistics
+from fashion_vae.study import comparison
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +47,11 @@ TABLES = {  # text -> its Markdown, names in it, lines of its tables
     "findings": (lambda rows, scored: results.findings(scored, DATASET), (DATASET,), (9,)),
     "remedies": (lambda rows, scored: report.remedy_report(with_val(scored), DATASET, 0.58), (DATASET,), (10,)),
     "against": (lambda rows, scored: comparison.against_table(scored, "vae50", DATASET), (DATASET,), (10,)),
-    "claims": (lambda rows, scored: statistics.claims_table(six_draws(scored), DATASET), (DATASET,), ()),
-    "answer": (lambda rows, scored: statistics.answer_text(six_draws(scored), DATASET), (DATASET,), ()),
 }
 
 
 def with_val(scored: pd.DataFrame) -> pd.DataFrame:
     return scored[scored["n_f"] == 10].assign(val_acc_h=scored["acc_h"])
-
-
-def six_draws(scored: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([scored.assign(draw=scored["draw"] + more) for more in (0, 3)])
 
 
 @pytest.mark.parametrize("text", TABLES)
