@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_listing import change_in_secret, ended_within
 
-from fashion_vae.data import PHASES, TABLE_1, duplicates_across_phases, load_images
+from fashion_vae.data import PHASES, TABLE_1, duplicates_across_phases, load_images, natural_split
 from fashion_vae.lib import listing, photos
 from fashion_vae.lib.config import DataConfig
 from fashion_vae.lib.files import InputError
@@ -315,6 +315,8 @@ def test_photographs_of_a_group_are_on_one_side_of_every_draws_split(photographs
         assert pd.Series(split.phase).groupby(split.groups).nunique().max() == 1
         assert len(set(split.groups)) == 29 and len(split.pixels) == 69
     assert grouped_images(photographs, tmp_path, draw=1).digest == images[1].digest
+    natural = grouped_images(photographs, tmp_path, draw=1, protocol="natural")
+    assert natural.digest == images[1].digest and natural_split(natural).minority == (0,)
 
 
 def test_a_column_that_is_ignored_changes_nothing(photographs, tmp_path):
