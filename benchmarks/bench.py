@@ -32,7 +32,7 @@ from fashion_vae.lib import heads as H
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.cache import versions
 from fashion_vae.lib.config import RunConfig
-from fashion_vae.lib.defaults import HEAD, BackboneConfig, VaeConfig, backbone_config, oversampled_config, vae_config
+from fashion_vae.lib.defaults import HEAD, BackboneConfig, VaeConfig, backbone_config, tuned_config, vae_config
 from fashion_vae.lib.files import atomic_write, project_root, to_json
 from fashion_vae.lib.listing import list_clothing
 from fashion_vae.lib.metrics import calibrated_stacking
@@ -445,7 +445,7 @@ def copy_photographs(folder: Path, common: int, rare: int) -> str:  # what they 
 def photographs_work(folder: Path, common: int = 24, rare: int = 2, k: int = 50) -> Work:
     "EfficientNet-Lite0 from its ImageNet weights, for an epoch in which each rare photograph is used k times."
     what, name = copy_photographs(folder / "clothing", common, rare), "tf_efficientnet_lite0"
-    config = backbone_config(name, DEVICE, PRECISION).model_copy(update={"epochs": 1, "equal_steps": False})
+    config = backbone_config(name, DEVICE, PRECISION).model_copy(update={"epochs": 1})
     files = sorted((folder / "clothing" / "photos").glob("*/*.jpg"))
     classes = sorted({file.parent.name for file in files})
     labels = np.array([classes.index(file.parent.name) for file in files])
@@ -540,7 +540,7 @@ def network_pairs(seeds: int = 10, n_f: int = 10) -> list[dict]:
     base = backbone_config("resnet-small", DEVICE, PRECISION)
 
     def fine_tuned(seed: int, k: int, side: str) -> dict[str, float]:
-        config = base if k == 1 else oversampled_config(base, "resnet-small", n_f)
+        config = base if k == 1 else tuned_config(base, "resnet-small", "os-tuned", n_f)
         split = split_for_run(RunConfig(n_f=n_f, draw=100 + seed % 4, seed=seed), config.side)
         net, history = B.fine_tune(init_module(nets[side], Rng((seed,))("bench")), split, k, config, Rng((seed,)))
         with torch.no_grad():

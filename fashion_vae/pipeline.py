@@ -25,7 +25,7 @@ from torch import nn
 from .backbone import extract_features, fine_tune
 from .classifier import FeatureSet, PlainHead, average_heads, latent_head, latent_use
 from .data import PHASES, FewShotSplit, full_split, load_images, minority_classes, split_for_run
-from .lib.arms import BUILDERS, KINDS, Arm, builds, parse_arm
+from .lib.arms import BUILDERS, FINE_TUNED, Arm, builds, parse_arm
 from .lib.cache import Cache
 from .lib.config import RunConfig, identity_fields
 from fashion_vae.lib.defaults import (
@@ -322,7 +322,7 @@ def evaluate(
 # %% ../nbs/lib/pipeline.ipynb #5b34b583
 def finetuned_row(run: Run, arm: str) -> tuple[dict, float]:
     "Plain fine-tuning, or fine-tuning on repeats. Raise `InputError` for an arm of stage 3."
-    arm = parse_arm(arm, [name for name, kind in KINDS.items() if kind.fine_tuned])
+    arm = parse_arm(arm, FINE_TUNED)
     arrays, record = arm_stage(run, arm)
     logits = {p: arrays[f"logits.{p}"] for p in ("val", "test")}
     result = evaluate(run.split, logits, keep_answers=arm.kind.claimed)

@@ -22,6 +22,7 @@ from fashion_vae.lib.arms import study_arms, table_arms
 from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
+from fashion_vae.lib.photos import drop_small_classes
 from fashion_vae.lib.records import run_fields
 from fashion_vae.lib.rows import REMEDY, read_lines
 
@@ -90,7 +91,8 @@ def allowed_n_f(
     root = resolve_path(config.root)
     if not config.root or root.is_file():  # an archive is listed only after it is unpacked
         return wanted, ""
-    counts = list_images(config.dataset, str(root), config.csv)["label"].value_counts()
+    listed = list_images(config.dataset, str(root), config.csv, config.group).assign(row=0)  # as if all were usable
+    counts = drop_small_classes(listed, config.min_images)["label"].value_counts()
     name, n = counts.index[-1], int(counts.iloc[-1])
     n_train = split_counts(n)[0]
     allowed = [n_f for n_f in wanted if n_f <= n_train]
@@ -211,7 +213,7 @@ class Grid:
         self.settings = read_settings(config, environ)
         self.config = read_parameters(self.settings, RunConfig)  # of all runs, but for n_f, draw and seed
         self.natural = self.config.protocol == "natural"
-        self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv)
+        self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv, self.config.group)
         self.name = name_results(self.config) + (f"-{file_name(config['label'])}" if config.get("label") else "")
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
@@ -254,7 +256,8 @@ class Grid:
 
     def data_parameters(self) -> str:  # JSON
         "The same for 00_data."
-        given = {name: self.settings.get(name) for name in VARIABLES} | {"n_f": self.by_id[self.first].n_f}
+        names = (*VARIABLES, "group", "min_images")
+        given = {name: self.settings.get(name) for name in names} | {"n_f": self.by_id[self.first].n_f}
         return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
 
     def results_parameters(self) -> str:  # JSON

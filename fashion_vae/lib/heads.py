@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Heads', 'linear_heads', 'cross_entropy_each', 'cross_entropy', 'HeadData', 'BestEpoch', 'FittedHead', 'select_head',
-           'init_heads', 'train_heads']
+           'init_heads', 'make_head_sgd', 'train_heads']
 
 # %% ../../nbs/lib/heads.ipynb #3f3896bf
 from collections.abc import Callable
@@ -107,21 +107,27 @@ def select_head(data: HeadData, best: BestEpoch, curves: list, pairs: list, scor
     return FittedHead(best.weight[h].cpu(), best.bias[h].cpu(), logits, history, search, h, candidates=candidates)
 
 # %% ../../nbs/lib/heads.ipynb #4bcf6cc9
-def init_heads(features, data: HeadData, config: HeadConfig) -> tuple[Heads, Tensor, torch.Generator]:
-    "Untrained classifiers with their weight decays, their learning rates relative to config.lr, and their generator."
+def init_heads(features, data: HeadData, config: HeadConfig) -> tuple[Heads, Tensor, Tensor, torch.Generator]:
+    "Untrained classifiers, their learning rates relative to config.lr, their weight decays, and their generator."
     device, g = data.epoch_indices.device, features.rng("head", data.k)
     width, classes = data.eval_inputs["val"].shape[1], len(features.split.images.classes)
     heads = init_module(lambda: Heads(width, classes, len(config.candidates)), g).to(device)
     lr, decay = (torch.tensor(v, device=device) for v in zip(*config.candidates, strict=True))
-    rate = lr / config.lr
-    step_decay = rate * decay
+    return heads, lr / config.lr, decay, g
 
-    def add_decay(p: Tensor) -> None:
-        p.grad.addcmul_(p.detach(), step_decay.view(-1, *[1] * (p.dim() - 1)))
 
-    for p in heads.parameters():
-        p.register_post_accumulate_grad_hook(add_decay)
-    return heads, rate, g
+def make_head_sgd(heads: Heads, rate: Tensor, decay: Tensor, config: HeadConfig) -> torch.optim.SGD:
+    "SGD, followed by the implicit step of each classifier's weight decay."
+    sgd, strength = make_sgd(heads, config), rate * decay / (1 - config.momentum)
+
+    @torch.no_grad()
+    def shrink(optimiser: torch.optim.SGD, *_) -> None:
+        factor = 1 / (1 + optimiser.param_groups[0]["lr"] * strength)
+        heads.weight.mul_(factor.view(-1, 1, 1))
+        heads.bias.mul_(factor.view(-1, 1))
+
+    sgd.register_step_post_hook(shrink)
+    return sgd
 
 # %% ../../nbs/lib/heads.ipynb #6a1e7fbd
 def train_heads(
@@ -132,7 +138,7 @@ def train_heads(
     head_metric: str = "val_acc_h",  # or val_acc
 ) -> FittedHead:
     "Stage 3: linear classifiers on frozen features (section 3.3); validation keeps one."
-    heads, rate, g = init_heads(features, data, config)
+    heads, rate, decay, g = init_heads(features, data, config)
     device, y_val, losses, curves, best = rate.device, features.y["val"], [], [], BestEpoch(heads)
 
     def score(logits: Tensor) -> dict[str, np.ndarray]:
@@ -156,7 +162,7 @@ def train_heads(
     def order() -> Tensor:
         return data.epoch_indices[torch.randperm(len(data.epoch_indices), generator=g).to(device)]
 
-    sgd = make_sgd(heads, config)
+    sgd = make_head_sgd(heads, rate, decay, config)
     schedule = one_cycle(sgd, config, len(data.epoch_indices))
     fit(heads, loss, order, validate, sgd, config.epochs, config.batch, schedule, name=data.name)
     return select_head(data, best, curves, config.candidates, score, head_metric)

@@ -43,8 +43,6 @@ from fashion_vae.pipeline import (
     backbone_stage,
     evaluate,
     feature_set,
-    features_config,
-    finetune_config,
     finetuned_row,
     full_run,
     head_row,
@@ -326,11 +324,11 @@ def full_row(run: Run) -> dict:
     whole, split = full_run(run), full_split(run.split.images, run.split.minority)
     if run.config.features == "imagenet":
         features = replace(feature_set(whole), split=split)
-        identity = stage_identity(whole, features_config(whole), whole.vae, features=run.config.features)
+        identity = stage_identity(whole, whole.backbone, whole.vae, features=run.config.features)
         return head_row(run, features, UPPER_BOUND, plain_head(whole, features).fitted, identity)
     arrays, record = backbone_stage(whole)
     result = evaluate(split, {p: arrays[f"logits.{p}"] for p in ("val", "test")})
-    identity = stage_identity(whole, finetune_config(whole, 1), k=1)
+    identity = stage_identity(whole, whole.backbone, k=1)
     return make_row(run.config, UPPER_BOUND, result | {"config": identity, "history": record["history"]})
 
 # %% ../../nbs/study/10_controls.ipynb #e7815507

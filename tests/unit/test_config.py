@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fashion_vae.lib import config
-from fashion_vae.lib.config import DataConfig, RunConfig, identity_fields, read_parameters, run_id
+from fashion_vae.lib.config import REGISTERED, DataConfig, RunConfig, identity_fields, read_parameters, run_id
 from fashion_vae.lib.defaults import BACKBONES, TUNED, backbone_config, tuned_config, vae_config
 from fashion_vae.lib.files import InputError
 
@@ -44,6 +44,10 @@ def test_no_n_f_is_refused_unless_the_protocol_is_natural():
         ("features", "os0", "plain, imagenet, osbal, or os<k> with k up to 9,999"),
         ("arms", "", "names of arms with blanks between them"),
         ("nproc", 0, "a whole number from 1 to 1,024"),
+        ("group", "", "auto, none, or the name of a column"),
+        ("group", 3, "auto, none, or the name of a column"),
+        ("min_images", 0, "a whole number from 1 to 999,999,999"),
+        ("min_images", "80", "a whole number from 1 to 999,999,999"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
@@ -57,6 +61,10 @@ def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
         ({"root": "photos"}, "root = 'photos': fashion-mnist-lt comes with the package"),
         ({"csv": "labels.csv"}, "csv = 'labels.csv': fashion-mnist-lt comes with the package"),
         ({"protocol": "natural"}, "protocol = 'natural': fashion-mnist-lt comes with the package"),
+        ({"group": "none"}, "group = 'none': fashion-mnist-lt comes with the package"),
+        ({"min_images": 80}, "min_images = 80: fashion-mnist-lt comes with the package"),
+        ({"dataset": REGISTERED, "group": "x"}, "group = 'x': fashion-mnist-registered comes with the package"),
+        ({"dataset": REGISTERED, "root": "x"}, "root = 'x': fashion-mnist-registered comes with the package"),
         ({"dataset": "clothing", "csv": "a.csv"}, "csv = 'a.csv': clothing has its own lists"),
     ],
 )
@@ -92,14 +100,15 @@ def test_an_unknown_backbone_is_refused():
 
 
 def test_a_data_set_brings_its_own_backbone_and_weights():
-    chosen = {d: RunConfig(dataset=d) for d in ("fashion-mnist-lt", "fashionstyle14", "clothing")}
+    chosen = {d: RunConfig(dataset=d) for d in ("fashion-mnist-lt", REGISTERED, "fashionstyle14", "clothing")}
     assert {d: (c.backbone, c.weights) for d, c in chosen.items()} == {
         "fashion-mnist-lt": ("resnet-small", "none"),
+        REGISTERED: ("resnet-small", "none"),
         "fashionstyle14": ("resnet50", "IMAGENET1K_V1"),
         "clothing": ("tf_efficientnet_lite0", "imagenet"),
     }
     assert RunConfig(dataset="clothing", backbone="resnet18").weights == "IMAGENET1K_V1"
-    assert RunConfig(backbone="resnet18").side == 28
+    assert RunConfig(backbone="resnet18").side == RunConfig(dataset=REGISTERED, backbone="resnet18").side == 28
 
 
 def test_the_network_of_a_machine_takes_the_side_and_the_batch_that_were_typed():
@@ -142,7 +151,25 @@ def test_paths_are_no_part_of_the_identity():
     assert not {"root", "csv", "runs", "arms"} & set(fields)
     assert fields["minority"] == "auto" and "nproc" not in fields
     assert identity_fields(RunConfig(nproc=2))["nproc"] == 2
-    assert set(fields) | config.NOT_IDENTITY | {"nproc"} == set(RunConfig.model_fields)
+    assert set(fields) | config.NOT_IDENTITY | {"nproc", "group", "min_images"} == set(RunConfig.model_fields)
+
+
+def test_groups_and_classes_left_out_are_part_of_the_identity():
+    default, other = RunConfig(dataset="clothing"), RunConfig(dataset="clothing", group="none", min_images=200)
+    assert not {"group", "min_images"} & set(identity_fields(default))
+    added = {"group": "none", "min_images": 200}
+    assert identity_fields(other) == identity_fields(default) | added and run_id(other) == run_id(default)
+    given = [{}, {"min_images": 200}, {"group": "none"}, {"group": "kids"}, {"min_images": 80, "group": "kids"}]
+    names = [DataConfig(dataset="clothing", **fields).data_name for fields in given]
+    assert names[:3] == ["clothing", "clothing-min200", "clothing-group-none"] and len(set(names)) == len(names)
+    natural = DataConfig(dataset="clothing", protocol="natural", group="none", min_images=200)
+    assert natural.data_name == "clothing-min200-group-none-natural"
+
+
+def test_columns_whose_names_differ_in_a_mark_are_two_data_sets():
+    columns = ["a b", "a/b", "a-b", "../x", "百"]
+    names = [DataConfig(dataset="folder", root="photos", csv="x.csv", group=c).data_name for c in columns]
+    assert len(set(names)) == len(columns) and not any("/" in n or not n.isascii() for n in names)
 
 
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path):

@@ -28,7 +28,8 @@ def test_a_row_is_the_same_bytes_and_its_circumstances_stand_beside(tmp_path):
     assert rows[0] == rows[1] and rows[0].count(b"\n") == 1
     assert unsealed(rows[0]) == records.make_row(config, "plain", result)
     assert set(json.loads(rows[0])["versions"]) == {"torch", "torchvision", "numpy"}
-    assert not {"seconds", "revision", "machine", "python"} & set(json.loads(rows[0]))
+    assert not {"seconds", "machine", "python"} & set(json.loads(rows[0]))
+    assert json.loads(rows[0])["edition"] == 2 and json.loads(rows[0])["revision"]
 
 
 def test_a_row_names_its_run_and_no_path(tmp_path):
@@ -88,7 +89,7 @@ def test_predictions_of_a_test_set_are_small():
 @pytest.mark.parametrize("damage", ["cut", "no base64", "empty", "a changed sign"])
 def test_damaged_predictions_are_refused(damage):
     text = records.encode_predictions(np.array([0, 0, 1]), np.array([0, 1, 1]))
-    changed = text[:8] + ("B" if text[8] == "A" else "A") + text[9:]
+    changed = text[:12] + ("B" if text[12] == "A" else "A") + text[13:]  # of the checksum
     damaged = {"cut": text[:-4], "no base64": "?" + text[1:], "empty": "", "a changed sign": changed}[damage]
     with pytest.raises(ValueError, match="has predictions"):
         records.decode_predictions(damaged, [2, 1])

@@ -86,6 +86,20 @@ def test_the_smallest_class_limits_n_f(make_grid, photographs):
         make_grid(**given, n_f=[6])
 
 
+def test_groups_and_classes_left_out_reach_every_notebook(make_grid, photographs):
+    given = {"dataset": "folder", "root": str(photographs)}
+    large = make_grid(**given, min_images=10, group="none")
+    assert {run.n_f for run in large.runs.values()} == {5, 10} and large.name.endswith("-min10-group-none")
+    own = json.loads(large.data_parameters())["nbs/00_data.ipynb"]
+    assert (own["min_images"], own["group"]) == (10, "none")
+    run = json.loads(large.parameters(large.stages["paper_run"], SimpleNamespace(run=large.first)))
+    assert all((one["min_images"], one["group"]) == (10, "none") for one in run.values())
+    with pytest.raises(InputError, match=r"min_images = 31: 0 of 3 classes .* allowed is 1 to 30"):
+        make_grid(**given, min_images=31)
+    with pytest.raises(InputError, match="group = 'sender': without a table"):
+        make_grid(**given, group="sender")
+
+
 def test_natural_imbalance_has_no_n_f(make_grid, photographs):
     natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
     assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
