@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ALL_N_F', 'NATURAL', 'SETTINGS', 'PAPER', 'CLAIMS', 'BEST_HEAD', 'MADE_UP_EFFECTS', 'ABSENT', 'MEASURES', 'Key',
-           'LEGEND', 'WITHIN', 'NO', 'QUESTIONS', 'CHANGES', 'RegistrationReport', 'Setting', 'Claim', 'claims_of',
-           'SettingRows', 'setting_rows', 'read_settings', 'made_up_arms', 'made_up_setting', 'settings_at_hand',
-           'n_f_of', 'untestable', 'missing', 'left_out', 'claim_parts', 'claim_differences', 'weakest_part',
-           'combined_p', 'ClaimResult', 'verdict_of', 'all_parts', 'corrected', 'evaluate_claims', 'family_error',
-           'p_text', 'claim_order', 'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'image_interval',
-           'image_table', 'one_answer', 'change_text', 'answer_text']
+           'LEGEND', 'Means', 'WITHIN', 'NO', 'QUESTIONS', 'CHANGES', 'RegistrationReport', 'Setting', 'Claim',
+           'claims_of', 'SettingRows', 'setting_rows', 'read_settings', 'made_up_arms', 'made_up_setting',
+           'settings_at_hand', 'n_f_of', 'untestable', 'missing', 'left_out', 'claim_parts', 'claim_differences',
+           'weakest_part', 'combined_p', 'ClaimResult', 'verdict_of', 'all_parts', 'corrected', 'evaluate_claims',
+           'family_error', 'p_text', 'claim_order', 'claim_line', 'verdict_table', 'short_cell', 'short_verdicts',
+           'resampled_means', 'image_interval', 'image_table', 'one_answer', 'change_text', 'answer_text']
 
 # %% ../../nbs/study/17_registration.ipynb #6be66c7e
 from dataclasses import dataclass, replace
@@ -418,30 +418,33 @@ def short_verdicts(results: dict[Key, ClaimResult]) -> str:  # Markdown
     return markdown_table(pd.DataFrame(lines, columns=["claim", *names]))
 
 # %% ../../nbs/study/17_registration.ipynb #8ccc971f
-def image_interval(
-    claim: Claim,
-    part: str,  # its label
-    given: SettingRows,
-    weights: list[np.ndarray],  # from image_weights
-) -> tuple[float, float]:  # points
-    "95 % interval of a part of a claim over test images. Raise `InputError` if rows lack their predictions."
-    sides = []
-    for arms in claim.arms(given.setting):
-        means = [image_means(given.rows, arm, claim.ending, weights, claim.measure) for arm in arms]
-        sides.append({n_f: np.mean([m[n_f] for m in means], axis=0) for n_f in means[0]})
-    wanted = [n_f for n_f in n_f_of(claim, given.setting) if n_f in sides[0]]
-    differences = {n_f: sides[0][n_f] - sides[1][n_f] for n_f in wanted}  # (B,)
+Means = dict[tuple, dict[int | str, np.ndarray]]  # arm, ending, measure -> n_f -> (B,)
+
+
+def resampled_means(claims: list[Claim], given: SettingRows, weights: list[np.ndarray]) -> Means:
+    "What claims need of their arms in each resample. Raise `InputError` if rows lack their predictions."
+    needed = {(arm, c.ending, c.measure) for c in claims for side in c.arms(given.setting) for arm in side}
+    return {key: image_means(given.rows, key[0], key[1], weights, key[2]) for key in sorted(needed)}
+
+
+def image_interval(claim: Claim, part: str, given: SettingRows, means: Means) -> tuple[float, float]:  # points
+    "95 % interval of a part of a claim over test images."
+    differences = {}
+    for n_f in (n_f for n_f in n_f_of(claim, given.setting) if n_f in set(given.scored["n_f"])):
+        a, b = ([means[arm, claim.ending, claim.measure][n_f] for arm in side] for side in claim.arms(given.setting))
+        differences[n_f] = np.mean(a, axis=0) - np.mean(b, axis=0)  # (B,)
     low, high = np.quantile(claim_parts(claim, differences)[part], [0.025, 0.975])
     return float(low), float(high)
 
 # %% ../../nbs/study/17_registration.ipynb #f59de159
 def image_table(given: SettingRows, results: dict[Key, ClaimResult], name: str = "F") -> str:  # Markdown
     "Intervals over draws, and over test images, of the claims in a setting with one test set."
-    weights, lines = image_weights(given.rows[0]["images"]["test"]), []
-    keys = [key for key in results if key[0] == name and "," not in key[1]]
-    for key in sorted(keys, key=lambda key: claim_order(key[1])):
+    keys = sorted((key for key in results if key[0] == name and "," not in key[1]), key=lambda key: claim_order(key[1]))
+    claims = [results[key].claim for key in keys]
+    means, lines = resampled_means(claims, given, image_weights(given.rows[0]["images"]["test"])), []
+    for key in keys:
         result, tests = results[key], results[key].tests
-        over_images = image_interval(result.claim, result.part, given, weights)
+        over_images = image_interval(result.claim, result.part, given, means)
         cells = [format_ci(tests.mean, *ends) for ends in (tests.interval, over_images)]
         lines.append([f"{key[1]}: {result.claim.text}", result.part, *cells])
     return markdown_table(pd.DataFrame(lines, columns=["claim", "tested at", "over draws", "over test images"]), 2)

@@ -110,10 +110,10 @@ def t_statistic(
     against: float = 0.0,  # points
 ) -> np.ndarray:  # (...); infinite where all draws agree
     "The mean difference less `against`, in standard errors."
-    difference = np.round(means.mean(-1) - against, 9)
-    error = np.round(corrected_error(means, overlap), 9)
+    difference, error = means.mean(-1) - against, corrected_error(means, overlap)
+    error = np.where(error < 1e-9, 0.0, error)  # but for rounding, the draws agree
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(difference == 0, 0.0, difference / error)
+        return np.where(np.abs(difference) < 1e-9, 0.0, difference / error)
 
 
 def t_test(means: np.ndarray, overlap: float = 0.0) -> np.ndarray:  # (..., J) -> (...) two-sided p
