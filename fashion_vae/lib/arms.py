@@ -18,7 +18,7 @@ from .files import InputError
 
 # %% ../../nbs/lib/arms.ipynb #46ac213b
 K = int | Literal["bal"] | None  # uses of a rare image in an epoch; None: the kind has no k
-Input = Literal["own head", "x", "[x; μ]", "[x; z]", "z"]
+Input = Literal["own head", "x", "[x; μ]", "[x; z]", "[x; z′]", "z"]  # z′: the latents of another VAE
 ONE, TABLE_K, STUDY_K = (None,), (30, 50), (30, 50, "bal")
 
 
@@ -93,11 +93,22 @@ add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", claimed=Tr
 add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=True,
          reference="Schönfeld et al. 2019", **study)  # fmt: skip
 add_kind("noise", "[x; μ + equal noise] {k}", family, "[x; μ]", **study)
+add_kind("vae50-s2", "VAE sampling ×50, noise × 2", family, "[x; z]", fixed_k=50, **single)
+add_kind("vae50-s4", "VAE sampling ×50, noise × 4", family, "[x; z]", fixed_k=50, **single)
+add_kind("vae50-beta", "VAE sampling ×50, β for this D", family, "[x; z′]", fixed_k=50, **single)
+family = "projections of x"
+add_kind("pca128", "128 principal components ×50", family, "x", "#a6761d", fixed_k=50, claimed=True, **single)
+add_kind("rand128", "128 random directions ×50", family, "x", fixed_k=50, **single)
 family = "generated features"
 add_kind("smote", "SMOTE {k}", family, "x", min_images=2, reference="Chawla et al. 2002", **study)
 add_kind("dec", "decoded samples {k}", family, "x", **study)
 add_kind("cvae", "conditional VAE {k}", family, "x", reference="Sohn et al. 2015", **study)
 add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference="Yang et al. 2021", **single)
+family = "augmented images"
+add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=True)
+family = "closed form"
+add_kind("ncm", "nearest class mean", family, "x", reference="Wang et al. 2019", **single)
+add_kind("lda", "linear discriminant analysis", family, "x", reference="Ledoit and Wolf 2004", **single)
 family = "other losses"
 add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=True,
          reference="Menon et al. 2021", **single)  # fmt: skip
@@ -110,6 +121,11 @@ add_kind("tau-norm", "τ-normalised weights", family, "own head", reference="Kan
 add_kind("stack", "calibrated stacking", family, "own head", has_gamma=True, reference="Chao et al. 2016",
          **single)  # fmt: skip
 add_kind("avg", "averaged heads with γ", family, "x", "#ca9161", ONE, ONE, compared=True, has_gamma=True)
+family = "γ and labels"
+add_kind("gamma-val", "γ from validation images", family, "x", has_gamma=True, reference="Chao et al. 2016", **single)
+add_kind("gamma-oof", "γ out of fold", family, "x", has_gamma=True, min_images=2, **single)
+add_kind("la-2n", "twice the rare images, logits adjusted", family, "x", has_gamma=True,
+         reference="Menon et al. 2021", **single)  # fmt: skip
 family = "control"
 add_kind("null", "shuffled labels {k}", family, "[x; z]", study_k=(50,))
 add_kind("full", "all data (upper bound)", family, "own head", "#949494", fine_tuned=True, **single)

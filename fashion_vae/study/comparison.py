@@ -7,7 +7,8 @@ __all__ = ['GIVEN_K', 'PROPOSAL', 'SIX_MEASURES', 'CLASS_MEAN', 'N_F_LOOKS', 'CH
            'draw_interval', 'plot_methods', 'panels', 'add_legend', 'drawn_label', 'dots_caption', 'figure_comparison',
            'pair_table', 'gamma_pairs', 'ablation_steps', 'figure_ablation', 'families_at', 'figure_arms',
            'measures_table', 'against_table', 'equal_prior_pairs', 'averaged_pairs', 'latent_use_line',
-           'latent_use_table', 'sensitivity_effects', 'variant_label', 'axis_limits', 'figure_sensitivity']
+           'latent_use_table', 'variants_of', 'sensitivity_effects', 'variant_label', 'axis_limits',
+           'figure_sensitivity', 'sensitivity_table']
 
 # %% ../../nbs/study/16_comparison.ipynb #aebae83a
 from itertools import pairwise
@@ -22,6 +23,7 @@ from ..lib.metrics import metrics, minority_labels, n_f_label
 from ..lib.plots import WIDTH, short_name
 from ..lib.report import escape_markdown, markdown_table
 from ..results import paired_difference
+from .sensitivity import VARIED, varied_arm
 from fashion_vae.study.statistics import (
     MIN_DRAWS,
     arm_values,
@@ -331,10 +333,22 @@ def latent_use_table(rows: list[dict]) -> str:  # Markdown
 CLASS_MEAN = "acc_h: class means"
 
 
-def sensitivity_effects(
+def variants_of(
     scored: pd.DataFrame,  # from metrics_table, of the rows of the sensitivity analysis
+    arm: Arm,  # one of VARIED
+) -> pd.DataFrame:
+    "The lines of the variants of one arm, under their names without the arm."
+    parsed = scored["arm"].map(varied_arm)
+    own = np.array([parsed_arm == arm for parsed_arm, _ in parsed], bool)
+    return scored[own].assign(arm=[name for _, name in parsed[own]])
+
+
+def sensitivity_effects(
+    scored: pd.DataFrame,  # as above
+    arm: Arm = VARIED[0],
 ) -> dict[str, dict[int, np.ndarray]]:  # variant -> n_f -> (J, S), largest first
     "What each variant changes, and what the other definition of acc_h would change."
+    scored = variants_of(scored, arm)
     default = next(a for a in scored["arm"] if ":" not in a)  # variants are called "choice: value"
     effects = {a: by_draw(paired_difference(scored, a, default)) for a in scored["arm"].unique() if a != default}
     runs = scored[scored["arm"] == default].set_index(["n_f", "draw", "seed"])
@@ -400,3 +414,17 @@ def figure_sensitivity(
     caption = f"Change in acc_h on {dataset} when one choice of {parse_arm(PROPOSAL).label} is changed; "
     caption += f"{drawn_label(n_draws)}, not corrected for the number of choices. "
     return figure, caption + "A number at the margin is the mean of a change that lies beyond the axis."
+
+# %% ../../nbs/study/16_comparison.ipynb #17a0c162
+def sensitivity_table(scored: pd.DataFrame) -> str:  # Markdown
+    "Change in acc_h by each variant, for the varied arms side by side."
+    n_fs = sorted(scored["n_f"].unique())
+    arms = [arm for arm in VARIED if len(variants_of(scored, arm))]
+    effects = {arm: sensitivity_effects(scored, arm) for arm in arms}
+    columns, lines = [(arm, n) for arm in arms for n in n_fs], []
+    for name in effects[arms[0]]:
+        known = [effects[arm].get(name) for arm, _ in columns]
+        cells = [format_difference(parts[n]) if parts else "" for parts, (_, n) in zip(known, columns, strict=True)]
+        lines.append([variant_label(name), *cells])
+    heads = [f"{arm.label}, {n_f_label(n)}" for arm, n in columns]
+    return markdown_table(pd.DataFrame(lines, columns=["choice", *heads]))

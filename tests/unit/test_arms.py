@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,7 +64,7 @@ def test_an_arm_that_is_not_allowed_here_is_refused():
 
 
 def test_every_kind_has_a_label_a_family_and_an_input():
-    inputs = ("own head", "x", "[x; μ]", "[x; z]", "z")
+    inputs = get_args(arms.Input)
     for name, kind in KINDS.items():
         assert kind.name == name and kind.label and kind.family in arms.FAMILIES and kind.input in inputs
         assert ("{k}" in kind.label) == kind.repeated
@@ -132,6 +133,20 @@ def test_the_table_for_a_text_has_a_line_for_each_kind():
     table = arms.arms_table()
     assert [line["arm"] for line in table] == [name + "‹k›" * kind.repeated for name, kind in KINDS.items()]
     assert all("{" not in line["in words"] for line in table)
+
+
+def test_an_arm_whose_name_holds_a_number_is_no_kind_with_a_k():
+    for name, k in {"vae50-s2": 50, "vae50-beta": 50, "pca128": 50, "la-2n": 1}.items():
+        assert parse_arm(name).k is None and parse_arm(name).repeats == k
+    for name in ("vae30-s2", "pca64", "pca", "la-3n", "gamma"):
+        with pytest.raises(InputError, match="allowed are"):
+            parse_arm(name)
+
+
+@pytest.mark.parametrize("features", ["plain", "imagenet", "os50"])
+def test_the_new_controls_exist_for_all_features(features):
+    for name in ("aug50", "pca128", "vae50-s4", "ncm", "lda", "gamma-val", "gamma-oof", "la-2n"):
+        assert not arms.not_available(parse_arm(name), features, "gfsl"), name
 
 
 # a new arm
