@@ -12,6 +12,7 @@ __all__ = ['ALL_N_F', 'NATURAL', 'SETTINGS', 'PAPER', 'CLAIMS', 'BEST_HEAD', 'MA
            'resampled_means', 'image_interval', 'image_table', 'one_answer', 'change_text', 'answer_text']
 
 # %% ../../nbs/study/17_registration.ipynb #6be66c7e
+import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import SimpleNamespace
@@ -341,16 +342,15 @@ def family_error(repetitions: int = 2000, seed: int = 0) -> float:  # percent
         wrong += min(holm([combined_p(claim) for claim in claims])) < ALPHA
     return 100 * wrong / repetitions
 
-# %% ../../nbs/study/17_registration.ipynb #dff0a7af
+# %% ../../nbs/study/17_registration.ipynb #604825e1
 def p_text(p: float) -> str:
     "A p with three digits after the point."
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def claim_order(name: str) -> tuple[int, str]:  # C10 after C9
-    "Claims by number, those at one n_f behind."
-    number, _, rest = name.removeprefix("C").partition(",")
-    return int(number), rest
+def claim_order(name: str) -> list[int]:  # C10 after C9
+    "Claims by number, those at one n_f behind, by n_f."
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 # %% ../../nbs/study/17_registration.ipynb #4fa19f8a
 def claim_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]]) -> dict[str, str]:  # heading -> cell
@@ -451,23 +451,23 @@ def image_table(given: SettingRows, results: dict[Key, ClaimResult], name: str =
 
 # %% ../../nbs/study/17_registration.ipynb #f7483874
 WITHIN = f"equivalent within {MARGIN:g} point"
-NO = f"no, they are {WITHIN}"
+NO = f"no, both are {WITHIN}"
 QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equivalent
     "Does the VAE beat a retrained head?": ("C4", "yes", "no, the retrained head is better", NO),
-    "Does its noise matter?": ("C5", "yes, it helps", "yes, it harms", f"no, with and without it are {WITHIN}"),
+    "Does its noise matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
     "Does augmentation do the same?": (
-        "C9", "no, the VAE is better", "no, augmentation is better", f"yes, they are {WITHIN}"),
+        "C9", "no, the VAE is better", "no, augmentation is better", f"yes, both are {WITHIN}"),
     "Is z better than PCA?": ("C8", "yes", "no, PCA is better", NO),
     "Is everything balance?": (
         "C10", "no, with γ for both the best head is better than ERM",
-        "no, with γ for both ERM is better than the best head", f"yes, with γ for both they are {WITHIN}"),
+        "no, with γ for both ERM is better than the best head", f"yes, with γ both are {WITHIN}"),
 }  # fmt: skip
 
 
 def one_answer(result: ClaimResult, answers: tuple[str, ...]) -> str:  # answers: as in QUESTIONS
     "An answer in words, with its difference."
     tests, by_verdict = result.tests, dict(zip(("supported", "contradicted", "equivalent"), answers, strict=True))
-    words = by_verdict.get(result.verdict, f"not decided, {tests.detectable:.1f} points could have been shown")
+    words = by_verdict.get(result.verdict, f"not decided, a difference of {tests.detectable:.1f} could have been shown")
     return f"{words} ({format_ci(tests.mean, *tests.interval)})"
 
 # %% ../../nbs/study/17_registration.ipynb #be491850
