@@ -26,7 +26,7 @@ from ..lib.defaults import BACKBONES, LITE, BackboneConfig, VaeConfig
 from ..lib.heads import FittedHead, HeadData, train_heads
 from ..lib.metrics import validation_metrics
 from ..lib.networks import as_input, augment, in_channels
-from ..lib.plots import WIDTH
+from ..lib.plots import WIDTH, plain_log_ticks
 from ..lib.training import autocast
 from ..pipeline import Run, feature_set, features_for, new_backbone
 from ..vae import sample_latents
@@ -47,6 +47,8 @@ def figure_spectra(features: FeatureSet):  # figure, caption
         variances = component_variances(values)
         ax.plot(range(1, len(variances) + 1), variances.clip(1e-6), color=colour, label=label)
     ax.set(xscale="log", yscale="log", xlabel="principal component", ylabel="variance", ylim=(1e-4, None))
+    for axis in (ax.xaxis, ax.yaxis):
+        plain_log_ticks(axis)
     ax.legend()
     caption = "Variance of the principal components of the training images' features x, posterior means μ and"
     return figure, caption + " sampled latents z. A flat line would be a white representation."
