@@ -151,8 +151,8 @@ class Arm:
 
     @property
     def has_grid(self) -> bool:  # does its classifier search learning rate and weight decay?
-        own_way = self.kind.fine_tuned or self.kind.has_gamma or self.kind.family in ("post-hoc correction", "control")
-        return not own_way
+        without = ("post-hoc correction", "closed form", "control")
+        return not (self.kind.fine_tuned or self.kind.has_gamma or self.kind.family in without)
 
     @property
     def repeats(self) -> int | str:  # uses of a rare image in an epoch
