@@ -210,7 +210,7 @@ def assign_phases(labels: np.ndarray, names: np.ndarray, classes: tuple[str, ...
     return phase
 
 # %% ../nbs/00_data.ipynb #1cdc7799
-STARTS = 16  # of the search
+STARTS = 2  # more would bring the shares nearer to the rule, and the splits of two draws nearer to each other
 
 
 def assign_groups(labels: np.ndarray, groups: np.ndarray, classes: tuple[str, ...], salt: str) -> np.ndarray:  # (N,)
@@ -219,14 +219,16 @@ def assign_groups(labels: np.ndarray, groups: np.ndarray, classes: tuple[str, ..
     counts = np.zeros((len(names), len(classes)), np.int64)
     np.add.at(counts, (index, labels), 1)
     target = np.transpose([split_counts(n) for n in counts.sum(0).tolist()]).clip(1)  # (3, C)
-    found = []
-    for start in range(STARTS):
-        phase = balance_groups(counts, target, hashed_sides(names, f"{salt}/{start}", split_counts(100)))
+    most = STARTS if (counts > 0).sum(0).min() < 3 else 100  # with fewer than three groups no start helps
+    found = []  # number of empty sides, imbalance, start, phases
+    while len(found) < STARTS or (min(found)[0] and len(found) < most):
+        start = hashed_sides(names, f"{salt}/{len(found)}", split_counts(100))
+        phase = balance_groups(counts, target, start, fill=len(found) >= STARTS)
         totals = side_totals(counts, phase)
-        found.append(((totals == 0).sum(), imbalance(totals, target), start, phase))
+        found.append((int((totals == 0).sum()), imbalance(totals, target), len(found), phase))
         if (totals == target).all():
             break
-    phase = min(found, key=lambda f: f[:3])[3]
+    phase = min(found)[3]  # the start decides between equal ones
     check_sides(names, counts, classes, phase)
     return phase[index].astype(np.uint8)
 

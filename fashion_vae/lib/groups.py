@@ -103,10 +103,11 @@ def balance_groups(
     counts: np.ndarray,  # (G, C) images of each group and class
     target: np.ndarray,  # (3, C) images that are asked for, at least 1
     start: np.ndarray,  # (G,) a side of each group: 0, 1 or 2
+    fill: bool = False,  # leave the first round out: a side without a class counts from the start
 ) -> np.ndarray:  # (G,)
     "Move one group after another to the side where it fits best, until no move helps."
     side = start.copy()
-    for empty in (0, EMPTY):
+    for empty in (EMPTY,) if fill else (0, EMPTY):
         _improve(counts, target, side, empty)
     return side
 
