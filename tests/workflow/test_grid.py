@@ -103,7 +103,7 @@ def test_groups_and_classes_left_out_reach_every_notebook(make_grid, photographs
 def test_natural_imbalance_has_no_n_f(make_grid, photographs):
     natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
     assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
-    assert natural.stages["paper_run"].notebooks["nbs/01_backbone.ipynb"] == {"arms": "plain osbal"}
+    assert natural.stages["paper_run"].notebooks["nbs/01_backbone.ipynb"] == {"arms": "plain osbal os-tunedbal"}
     assert "n_f" not in natural.data_parameters()
 
 
@@ -130,7 +130,7 @@ def test_every_notebook_of_a_run_gets_its_parameters(make_grid, photographs):
     given = json.loads(few.parameters(few.stages["paper_run"], SimpleNamespace(run=few.first)))
     run = {"dataset": "folder", "root": str(photographs), "n_f": 5, "draw": 0, "seed": 0}
     assert list(given) == ["nbs/01_backbone.ipynb", "nbs/02_vae.ipynb", "nbs/03_classifier.ipynb"]
-    assert given["nbs/02_vae.ipynb"] == run and given["nbs/01_backbone.ipynb"] == run | {"arms": "plain os30 os50"}
+    assert given["nbs/02_vae.ipynb"] == run and given["nbs/01_backbone.ipynb"] == run | {"arms": "plain os30 os50 os-tuned30 os-tuned50"}
 
 
 def test_a_new_arm_appears_in_the_grid(make_grid, monkeypatch):
@@ -231,7 +231,8 @@ for notebook, own in json.loads(given[2]).items():
     rows = Path("runs/rows/fashion-mnist-lt", folder.name)
     run = {{"dataset": "fashion-mnist-lt", "backbone": "resnet-small"}}
     run |= {{name: own[name] for name in ("n_f", "draw", "seed") if name in own}}
-    more = {{"protocol": "gfsl", "weights": "none", "minority": "auto", "threads": 1, "versions": {{}}, "config": {{}}}}
+    more = {{"edition": 2, "protocol": "gfsl", "weights": "none", "minority": "auto"}}
+    more |= {{"threads": 1, "versions": {{}}, "config": {{}}}}
     if "02_vae" in notebook:
         own["arms"] = "vae"
         for kind in ("svg", "png", "txt"):
