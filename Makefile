@@ -42,8 +42,9 @@ endif
 	    > "runs/studies/$$name.log" 2>&1 || { python workflow/why.py $$? "runs/studies/$$name.log"; exit 1; }; \
 	done
 	@mkdir -p runs/studies/evidence
-	@python workflow/run_notebooks.py runs/studies/evidence \
-	  '{"nbs/study/17_registration.ipynb": {"rows": "$(ROWS)", "out": "runs/report"}}' \
+	@given='{"rows": "$(ROWS)", "out": "runs/report"}'; \
+	python workflow/run_notebooks.py runs/studies/evidence \
+	  "{\"nbs/study/17_registration.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
 	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
 	@cat runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 

@@ -217,7 +217,9 @@ class Grid:
         self.name = name_results(self.config) + (f"-{file_name(config['label'])}" if config.get("label") else "")
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
-        self.stages = make_stages(self.config.protocol, self.settings.pop("arms", "all"))
+        arms = self.settings.pop("arms", "all")
+        self.stages = make_stages(self.config.protocol, arms)
+        self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:
@@ -232,13 +234,14 @@ class Grid:
         self.runs = self._make_runs(n_f, draws, seeds)
         self.first = next(iter(self._make_runs(few, draws, seeds)))
         self.studies = {"controls": self.runs}
-        if self.has_tables and not self.natural:
+        if self.has_sensitivity:
             n = whole_number("sensitivity_draws", config["sensitivity_draws"])
             self.studies["sensitivity"] = self._make_runs(few, draws[:n], seeds[:1])
-            search = ("photographs", few) if self.photographs else ("images", n_f)
+        if self.has_tables and not self.natural:
             if not isinstance(config["search_draws"], dict):
                 raise InputError(f"--config search_draws={config['search_draws']!r}: set it in workflow/config.yaml")
-            runs = self._make_runs(search[1], config["search_draws"][search[0]], [0])
+            kind = "photographs" if self.photographs else "images"
+            runs = self._make_runs(few, config["search_draws"][kind], [0])
             self.studies |= {"search": runs, "head_search": runs}
         self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
 

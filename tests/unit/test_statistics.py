@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib import pyplot as plt
 from scipy.stats import norm, t, ttest_1samp, ttest_rel, wilcoxon
 
-from fashion_vae.lib.arms import ABLATION, KINDS, add_kind
+from fashion_vae.lib.arms import ABLATION, KINDS, add_kind, parse_arm
 from fashion_vae.lib.files import InputError
 from fashion_vae.lib.made_up import MadeUp, made_up_rows
 from fashion_vae.lib.metrics import confusion, metrics, metrics_table, minority_labels
@@ -29,6 +29,7 @@ from fashion_vae.study.comparison import (
     gamma_pairs,
     pair_table,
     sensitivity_effects,
+    training_table,
 )
 from fashion_vae.study.statistics import (
     MIN_DRAWS,
@@ -441,7 +442,24 @@ def test_a_made_up_arm_appears_everywhere(new_kind):
         colours = [line.get_color() for ax in figure.axes for line in ax.lines]
         assert colours.count(new_kind.colour) == 2 * 4  # as trained and with γ at four n_f
     assert "mixup ×50" in against_table(scored, "vae50", "toy")
-    assert ("mixup50", "plain") in gamma_pairs()
+    assert ("mixup50", "plain") in gamma_pairs({"plain"})
+
+
+def test_with_gamma_methods_are_compared_with_erm_that_was_tuned_for_it():
+    pairs = gamma_pairs({"plain", "plain-tuned-gamma"})
+    assert ("vae50", "plain-tuned-gamma") in pairs and ("vae50", "crt50") in pairs
+    assert not [pair for pair in pairs if "plain" in pair]
+
+
+def test_the_training_table_has_the_kept_epoch_and_its_loss():
+    epochs = [{"epoch": e, "loss": 1 / e, "val_acc": v} for e, v in ((1, 0.5), (2, 0.7), (3, 0.7), (4, 0.6))]
+    row = {"arm": "os50", "n_f": 5, "history": epochs}
+    row["config"] = {"BackboneConfig": {"lr": 0.1, "weight_decay": 5e-4, "epochs": 4}}
+    late = row | {"history": [{"epoch": 4, "loss": 0.25, "val_acc": 0.9}]}
+    table = training_table([row, late, {"arm": "vae50"}, {"arm": "full", "n_f": 5}])
+    cells = [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
+    assert cells == [parse_arm("os50").label, "n_f = 5", "0.1", "0.0005", "3.0 of 4", "0.38", "0.25"]
+    assert len(table.splitlines()) == 3
 
 
 def test_controls_are_no_rows_of_figures():
@@ -456,7 +474,7 @@ def test_an_arm_that_was_tuned_as_trained_has_no_gamma_anywhere():
     lines = [line for line in ax.lines if line.get_color() == KINDS["os-tuned"].colour]
     assert [line.get_markerfacecolor() for line in lines] == ["white"]
     assert lines[0].get_xdata()[1] == pytest.approx(scored.query("arm == 'os-tuned50' and n_f == 10")["acc_h"].mean())
-    assert "tuned" not in pair_table(scored, gamma_pairs(), ("acc_h_gamma",))
+    assert "tuned" not in pair_table(scored, gamma_pairs({*EVERY}), ("acc_h_gamma",))
 
 
 def test_intervals_of_all_tables_and_figures_know_the_overlap():
