@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAIRS', 'MEASURES', 'WIDE', 'SearchConfig', 'candidate_pairs', 'pair_means', 'best_pair', 'searched_arm',
            'tuned_pairs', 'shared_pair', 'figure_search', 'edges', 'validation_scores', 'pair_row', 'wide_row',
-           'edge_shares', 'best_head']
+           'head_means', 'best_candidates', 'best_head']
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c003
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from ..classifier import FeatureSet
 from ..lib.arms import KINDS, Arm, parse_arm
 from ..lib.config import RunConfig
 from ..lib.defaults import HEAD, BackboneConfig
-from ..lib.metrics import best_gammas, n_f_label, select, validation_metrics
+from ..lib.metrics import best_gammas, n_f_label, validation_metrics
 from ..lib.plots import RARE, WIDTH
 from ..lib.records import make_row
 from ..pipeline import Run, arm_config, backbone_stage, fit_arm, stage_identity
@@ -161,31 +161,36 @@ WIDE = HEAD.model_copy(update={"factors": (1 / 16, 1 / 4, 1.0, 4.0, 16.0), "deca
 
 
 def wide_row(run: Run, features: FeatureSet, arm: Arm) -> dict:
-    "Train an arm of stage 3 with a wide grid and say which candidates validation chooses."
-    fitted, y = fit_arm(run, features, arm), run.split.labels("val")
-    gammas = best_gammas(fitted.candidates["val"], y, run.split.minority)
-    chosen = {name: fitted.search[select(fitted.search, name)] for name in ("val_acc", "val_acc_h")}
-    h = select(gammas)
-    chosen["val_acc_h_gamma"] = fitted.search[h] | {"val_acc_h_gamma": gammas[h]["val_acc_h"]}
-    result = {"searched": arm.name, "chosen": chosen, "val_acc_h_gamma": gammas[h]["val_acc_h"]}
+    "Train an arm of stage 3 with a wide grid and score every candidate on validation images."
+    fitted = fit_arm(run, features, arm)
+    gammas = best_gammas(fitted.candidates["val"], run.split.labels("val"), run.split.minority)
+    with_gamma = [round(gamma["val_acc_h"], 6) for gamma in gammas]
+    scores = [s | {"val_acc_h_gamma": value} for s, value in zip(fitted.search, with_gamma, strict=True)]
+    result = {"searched": arm.name, "candidates": scores, "val_acc_h_gamma": max(with_gamma)}
     config = stage_identity(run, run.backbone, run.vae, run.head, features=run.config.features)
     return make_row(run.config, f"{arm.name}: wide grid", result | {"config": config})
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c028
-def edge_shares(rows: list[dict], arms: list[str]) -> pd.DataFrame:  # percent of runs; index arm, measure
-    "How often a choice lies at the edge of the wide grid: the least or largest rate, or the largest decay."
-    rates = [HEAD.lr * f for f in (min(WIDE.factors), max(WIDE.factors))]
-    lines = {}
-    for arm in arms:
-        own = [row["chosen"] for row in rows if row.get("searched") == arm and "chosen" in row]
+def head_means(rows: list[dict]) -> pd.DataFrame:  # searched (arm), lr, weight_decay; measures in percent
+    "Mean validation measures of each candidate over the runs of the search."
+    lines = [{"searched": row["searched"]} | scores for row in rows for scores in row.get("candidates", ())]
+    table = pd.DataFrame(lines, columns=["searched", "lr", "weight_decay", *MEASURES])
+    return table.groupby(["searched", "lr", "weight_decay"], sort=False)[list(MEASURES)].mean().mul(100).reset_index()
+
+
+def best_candidates(means: pd.DataFrame) -> pd.DataFrame:  # from head_means; arm, chosen by, lr, weight_decay, at_edge
+    "The best candidate of each arm by each measure, and whether its rate or decay is the last one of the wide grid."
+    edges = [HEAD.lr * factor for factor in (min(WIDE.factors), max(WIDE.factors))]
+    lines = []
+    for name, own in means.groupby("searched", sort=False):
         for measure, words in MEASURES.items():
-            at_rate = [any(np.isclose(c[measure]["lr"], rates)) for c in own]
-            at_decay = [c[measure]["weight_decay"] == max(WIDE.decays) for c in own]
-            lines[arm, words] = {"learning rate": 100 * np.mean(at_rate), "weight decay": 100 * np.mean(at_decay)}
-    return pd.DataFrame(lines).T.rename_axis(["arm", "chosen by"])
+            best = own.loc[own[measure].round(9).idxmax()]
+            at_edge = any(np.isclose(best["lr"], edges)) or best["weight_decay"] == max(WIDE.decays)
+            lines.append([name, words, best["lr"], best["weight_decay"], at_edge])
+    return pd.DataFrame(lines, columns=["arm", "chosen by", "lr", "weight_decay", "at_edge"])
 
 
 def best_head(rows: list[dict]) -> str:  # the name of an arm
     "The arm of stage 3 with the largest mean validation acc_h with γ on the draws of the search."
-    wide = pd.DataFrame([row for row in rows if row["arm"].endswith(": wide grid")])
+    wide = pd.DataFrame([row for row in rows if "candidates" in row])
     return wide.groupby("searched")["val_acc_h_gamma"].mean().idxmax()

@@ -57,12 +57,27 @@ def test_a_pair_that_diverges_is_an_answer(tmp_path, photographs, quick):
     assert "stopped" not in pair_row(run, ARM, 0.1, 5e-4)[0]
 
 
-def test_the_wide_grid_of_a_classifier_keeps_three_choices(tmp_path, photographs, quick):
+def test_the_wide_grid_of_a_classifier_keeps_the_scores_of_all_candidates(tmp_path, photographs, quick):
     run = small_run(photographs, tmp_path)
     row = search.wide_row(run, feature_set(run), parse_arm("crt30"))
-    assert "confusion" not in row and set(row["chosen"]) == set(search.MEASURES)
-    assert row["val_acc_h_gamma"] >= row["chosen"]["val_acc_h"]["val_acc_h"]
+    pairs = [(c["lr"], c["weight_decay"]) for c in row["candidates"]]
+    assert "confusion" not in row and pairs == run.head.candidates
+    assert all(c["val_acc_h_gamma"] >= c["val_acc_h"] - 1e-6 for c in row["candidates"])
+    assert row["val_acc_h_gamma"] == max(c["val_acc_h_gamma"] for c in row["candidates"])
     assert search.best_head([row]) == "crt30"
+
+
+def test_the_best_candidate_of_an_arm_is_that_of_its_means_and_an_edge_is_marked():
+    def row(name: str, **acc: float) -> dict:
+        pairs = {"low": (0.02, 0.0), "edge": (0.32, 0.0)}
+        scores = [dict(zip(("lr", "weight_decay"), pairs[k], strict=True)) | dict.fromkeys(search.MEASURES, v)
+                  for k, v in acc.items()]  # fmt: skip
+        return {"searched": name, "candidates": scores}
+
+    rows = [row("crt50", low=0.9, edge=0.1), row("crt50", low=0.3, edge=0.8), row("la", low=0.2, edge=0.3)]
+    best = search.best_candidates(search.head_means(rows)).set_index("arm")
+    assert best.loc["crt50", "lr"].tolist() == [0.02] * 3 and not best.loc["crt50", "at_edge"].any()
+    assert best.loc["la", "lr"].tolist() == [0.32] * 3 and best.loc["la", "at_edge"].all()
 
 
 @pytest.mark.parametrize("pairs", [0, -1, "some", 1.5])
