@@ -159,7 +159,7 @@ def pair_table(
     scored: pd.DataFrame,
     pairs: list[tuple[str, str]],  # arms
     measures: tuple[str, ...],  # columns of metrics_table
-) -> str:  # Markdown
+) -> str:  # Markdown; empty if no pair is there
     "Paired differences, for the pairs of arms that are there."
     n_fs, arms, overlap = sorted(scored["n_f"].unique()), set(scored["arm"]), overlap_of(scored)
     lines = []
@@ -168,7 +168,8 @@ def pair_table(
             differences = by_draw(paired_difference(scored, a, b, measure))
             line = [measure.replace("_gamma", " with γ"), parse_arm(a).label, parse_arm(b).label]
             lines.append(line + [format_difference(differences[n_f], overlap) for n_f in n_fs])
-    return markdown_table(pd.DataFrame(lines, columns=["points of", "arm", "less", *map(n_f_label, n_fs)]), 3)
+    columns = ["points of", "arm", "less", *map(n_f_label, n_fs)]
+    return markdown_table(pd.DataFrame(lines, columns=columns), 3) if lines else ""
 
 
 def gamma_pairs(arms: set[str]) -> list[tuple[str, str]]:
@@ -345,7 +346,7 @@ def latent_use_line(
     }
 
 # %% ../../nbs/study/16_comparison.ipynb #f6e6a50b
-def latent_use_table(rows: list[dict]) -> str:  # Markdown
+def latent_use_table(rows: list[dict]) -> str:  # Markdown; empty without the rows of these arms
     "What the head of the proposal makes of z, a line for each n_f."
     null, lines = arm_at("null", GIVEN_K), {}
     for n_f in sorted({row["n_f"] for row in rows}):
@@ -353,8 +354,9 @@ def latent_use_table(rows: list[dict]) -> str:  # Markdown
         for row in rows:
             if row["n_f"] == n_f and row["arm"] in by_arm:
                 by_arm[row["arm"]].append(row)
-        lines[n_f_label(n_f or "all")] = latent_use_line(*by_arm.values())
-    return markdown_table(pd.DataFrame(lines).T.rename_axis("").reset_index())
+        if all(by_arm.values()):
+            lines[n_f_label(n_f or "all")] = latent_use_line(*by_arm.values())
+    return markdown_table(pd.DataFrame(lines).T.rename_axis("").reset_index()) if lines else ""
 
 # %% ../../nbs/study/16_comparison.ipynb #385f1a43
 CLASS_MEAN = "acc_h: class means"
