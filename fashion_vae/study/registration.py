@@ -453,6 +453,8 @@ def image_table(given: SettingRows, results: dict[Key, ClaimResult], name: str =
 WITHIN = f"equivalent within {MARGIN:g} point"
 NO = f"no, both are {WITHIN}"
 QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equivalent
+    "Does VAE sampling beat oversampling, as the paper claims?": (
+        "C1", "yes, at each n_f from 10 on", "no, oversampling is better at one n_f", NO),
     "Does the VAE beat a retrained head?": ("C4", "yes", "no, the retrained head is better", NO),
     "Does its noise matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
     "Does augmentation do the same?": (
@@ -468,11 +470,12 @@ def one_answer(result: ClaimResult, answers: tuple[str, ...]) -> str:  # answers
     "An answer in words, with its difference."
     tests, by_verdict = result.tests, dict(zip(("supported", "contradicted", "equivalent"), answers, strict=True))
     words = by_verdict.get(result.verdict, f"not decided, a difference of {tests.detectable:.1f} could have been shown")
-    return f"{words} ({format_ci(tests.mean, *tests.interval)})"
+    weakest = f"weakest at {result.part}: " if result.claim.parts == "each" else ""
+    return f"{words} ({weakest}{format_ci(tests.mean, *tests.interval)})"
 
 # %% ../../nbs/study/17_registration.ipynb #be491850
-CHANGES = {"at 50 epochs": "F-50", "with natural imbalance": "N", "with natural imbalance and fine-tuning": "N-tuned",
-           "at n_f = 1 to 3": "F-few"}  # fmt: skip
+CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imbalance": "N",
+           "with natural imbalance and fine-tuning": "N-tuned"}  # fmt: skip
 
 
 def change_text(results: dict[Key, ClaimResult], name: str) -> str:
@@ -480,20 +483,22 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
     if not claims:
         return "there are no rows to compare."
-    same, other = [], []
+    changed = []
     for claim in claims:
-        here, there = results[name, claim].verdict, results["F", claim].verdict
-        (same if here == there else other).append(claim if here == there else f"{claim} is {here} (F: {there})")
-    parts = [f"the verdict is the same for {', '.join(same)}"] * bool(same) + other
-    return f"{'; '.join(parts)}."
+        here, there = results[name, claim], results["F", claim]
+        if here.verdict != there.verdict:
+            difference = format_ci(here.tests.mean, *here.tests.interval)
+            changed.append(f"“{here.claim.text}” is {here.verdict} ({difference}) instead of {there.verdict}")
+    same = f"{len(claims) - len(changed)} of {len(claims)} claims have the same verdict as on {SETTINGS['F'].words}"
+    return f"{'; '.join([same, *changed])}."
 
 # %% ../../nbs/study/17_registration.ipynb #4b62e815
 def answer_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     "The questions and their answers, a line each."
     lines = []
     for question, (claim, *answers) in QUESTIONS.items():
-        found = {name: results[name, claim] for name in ("F", "P", "N", "N-tuned") if (name, claim) in results}
-        text = "; ".join(f"{name}: {one_answer(result, answers)}" for name, result in found.items())
+        found = {name: results[name, claim] for name, s in SETTINGS.items() if s.primary and (name, claim) in results}
+        text = "; ".join(f"{SETTINGS[name].words}: {one_answer(r, answers)}" for name, r in found.items())
         lines.append(f"- **{question}** {text or 'There are no rows'}.\n")
     lines += [f"- **Does it change {words}?** {change_text(results, name)}\n" for words, name in CHANGES.items()]
     return "".join(lines)
