@@ -128,9 +128,9 @@ def test_every_table_and_block_is_made_again_from_the_results(root, make_again, 
 
 
 def test_every_setting_that_is_published_is_made_again(root):
-    published = {kind: {path.name for path in (root / kind).iterdir() if path.is_dir()} for kind in ("results", "figures")}
-    assert published["figures"] == set(NOTEBOOKS)
-    assert published["results"] == (set(NOTEBOOKS) | ONLY_ROWS) - {"evidence", "speed"}
+    figures, rows = ({path.name for path in (root / kind).iterdir() if path.is_dir()} for kind in ("figures", "results"))
+    assert figures == set(NOTEBOOKS)
+    assert rows == (set(NOTEBOOKS) | ONLY_ROWS) - {"evidence", "speed"}
 
 
 def test_the_blocks_of_the_texts_are_those_that_are_listed(root):
@@ -149,8 +149,8 @@ def test_the_draws_are_those_of_the_classes(root, setting, file):
     rare = {d: [classes[c] for c in data.minority_classes(classes, "auto", d)] for d in range(10)}
     table = pd.DataFrame(rare, index=[f"minority {i + 1}" for i in range(len(rare[0]))]).T.rename_axis("draw")
     assert table.to_csv().encode() == (root / "results" / setting / "draws.csv").read_bytes()
-    of = {draw: [classes[c] for c in data.minority_classes(classes, "auto", draw)] for draw in {r["draw"] for r in rows}}
-    assert all(row["minority_classes"] == of[row["draw"]] for row in rows)
+    for draw, names in {row["draw"]: row["minority_classes"] for row in rows}.items():
+        assert names == [classes[c] for c in data.minority_classes(classes, "auto", draw)]
 
 
 @pytest.mark.parametrize("setting", sorted({*NOTEBOOKS, *ONLY_ROWS} - {"evidence", "speed"}))
