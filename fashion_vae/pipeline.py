@@ -303,7 +303,7 @@ def evaluate(
     logits: dict[str, np.ndarray],  # of val and test, (N, C)
     candidates: dict[str, np.ndarray] | None = None,  # the same of all candidates, (N, H, C)
     by_accuracy: int = 0,  # which of them has the best validation accuracy
-    keep_answers: bool = False,
+    keep_answers: tuple[str, ...] = (),  # of which choices
 ) -> dict:  # the part of a row that depends on the predictions
     "Classes, counts and calibration of a classifier under the three choices."
     y = {phase: split.labels(phase) for phase in logits}
@@ -316,7 +316,7 @@ def evaluate(
         result["by_accuracy"] = {"chosen": by_accuracy} | count_fields(y, chosen)
         answers["acc"] = chosen["test"].argmax(1)
     if keep_answers:
-        result["predictions"] = {name: encode_predictions(y["test"], v) for name, v in answers.items()}
+        result["predictions"] = {name: encode_predictions(y["test"], answers[name]) for name in keep_answers}
     return result | {"calibrated_stacking": stacking}
 
 # %% ../nbs/lib/pipeline.ipynb #5b34b583
@@ -352,7 +352,7 @@ def head_row(
     arm: str,
     fitted: FittedHead,
     identity: dict | None = None,  # None: that of this run
-    keep_answers: bool = False,
+    keep_answers: tuple[str, ...] = (),  # of which choices
     **more,  # fields of the row
 ) -> dict:
     "The row of a classifier: its search, its history and its results."

@@ -38,7 +38,7 @@ class Kind:
     has_gamma: bool = False  # does it correct the logits of common classes itself?
     tuned: Literal["", "acc_h", "acc_h_gamma"] = ""  # by which validation measure its own pair was searched
     augmented: bool = False  # are its training images mirrored and cropped?
-    claimed: bool = False  # is it compared in a claim? Then its rows keep the answers to the test images.
+    claimed: tuple[str, ...] = ()  # which choices a claim compares: main, acc, gamma; rows keep their answers
     min_images: int = 1  # training images of each rare class that it needs
     fixed_k: int | str = 1  # uses of a rare image in an epoch, for a kind without a k
     reference: str = ""
@@ -70,34 +70,34 @@ single = {"study_k": ONE}
 family = "fine-tuning"
 add_kind("plain", "ERM", family, "own head", "#333333", ONE, ONE, fine_tuned=True, compared=True, paper="ResNet-50")
 add_kind("os", "oversampling {k}", family, "own head", "#de8f05", TABLE_K, TABLE_K, fine_tuned=True,
-         compared=True, claimed=True, paper="Oversampling{k}")  # fmt: skip
+         compared=True, claimed=("main",), paper="Oversampling{k}")  # fmt: skip
 add_kind("plain-tuned", "ERM, tuned", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h")
 add_kind("os-tuned", "oversampling {k}, tuned", family, "own head", "#b35900", TABLE_K, TABLE_K, fine_tuned=True,
          compared=True, tuned="acc_h")  # fmt: skip
 add_kind("plain-tuned-gamma", "ERM, tuned for γ", family, "own head", "#333333", study_k=ONE, fine_tuned=True,
-         tuned="acc_h_gamma", claimed=True)  # fmt: skip
+         tuned="acc_h_gamma", claimed=("gamma",))  # fmt: skip
 add_kind("os-tuned-gamma", "oversampling {k}, tuned for γ", family, "own head", "#b35900", study_k=(50,),
          fine_tuned=True, tuned="acc_h_gamma")  # fmt: skip
 add_kind("plain-aug", "ERM, augmented", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h",
          augmented=True)  # fmt: skip
 add_kind("os-aug", "oversampling {k}, augmented", family, "own head", "#b35900", study_k=(50,), fine_tuned=True,
-         tuned="acc_h", augmented=True, claimed=True)  # fmt: skip
+         tuned="acc_h", augmented=True, claimed=("main",))  # fmt: skip
 family = "latents"
 add_kind("vae", "VAE sampling {k}", family, "[x; z]", "#0173b2", compared=True, reference="Park 2021",
-         claimed=True, paper="VAE sampling{k}", **both)  # fmt: skip
+         claimed=("main", "acc"), paper="VAE sampling{k}", **both)  # fmt: skip
 family = "retrained head"
 add_kind("crt", "classifier re-training {k}", family, "x", "#029e73", TABLE_K, (1, *STUDY_K), compared=True,
-         claimed=True, reference="Kang et al. 2020")  # fmt: skip
+         claimed=("main",), reference="Kang et al. 2020")  # fmt: skip
 family = "latents"
-add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", claimed=True, **both)
-add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=True,
+add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", claimed=("main",), **both)
+add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=("main",),
          reference="Schönfeld et al. 2019", **study)  # fmt: skip
 add_kind("noise", "[x; μ + equal noise] {k}", family, "[x; μ]", **study)
 add_kind("vae50-s2", "VAE sampling ×50, noise × 2", family, "[x; z]", fixed_k=50, **single)
 add_kind("vae50-s4", "VAE sampling ×50, noise × 4", family, "[x; z]", fixed_k=50, **single)
 add_kind("vae50-beta", "VAE sampling ×50, β for this D", family, "[x; z′]", fixed_k=50, **single)
 family = "projections of x"
-add_kind("pca128", "128 principal components ×50", family, "x", "#a6761d", fixed_k=50, claimed=True, **single)
+add_kind("pca128", "128 principal components ×50", family, "x", "#a6761d", fixed_k=50, claimed=("main",), **single)
 add_kind("rand128", "128 random directions ×50", family, "x", fixed_k=50, **single)
 family = "generated features"
 add_kind("smote", "SMOTE {k}", family, "x", min_images=2, reference="Chawla et al. 2002", **study)
@@ -105,12 +105,12 @@ add_kind("dec", "decoded samples {k}", family, "x", **study)
 add_kind("cvae", "conditional VAE {k}", family, "x", reference="Sohn et al. 2015", **study)
 add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference="Yang et al. 2021", **single)
 family = "augmented images"
-add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=True)
+add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=("main",))
 family = "closed form"
 add_kind("ncm", "nearest class mean", family, "x", reference="Wang et al. 2019", **single)
 add_kind("lda", "linear discriminant analysis", family, "x", reference="Ledoit and Wolf 2004", **single)
 family = "other losses"
-add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=True,
+add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=("main",),
          reference="Menon et al. 2021", **single)  # fmt: skip
 add_kind("cb", "class-balanced loss", family, "x", reference="Cui et al. 2019", **single)
 add_kind("ldam-drw", "LDAM-DRW", family, "x", reference="Cao et al. 2019", **single)

@@ -7,9 +7,9 @@ __all__ = ['MADE_UP_EFFECTS', 'MARGIN', 'ALPHA', 'POWER', 'DESIGNS', 'CHOICES', 
            'study_file', 'rows_at_hand', 'by_draw', 'arm_values', 'figure_pairing', 't_statistic', 't_test',
            'wilcoxon_test', 'split_overlap', 'overlap_of', 'equivalence_test', 'power', 'detectable_noncentrality',
            'detectable_difference', 'PairedTests', 'paired_tests', 'figure_intervals', 'holm', 'simulated_differences',
-           'rejection_rates', 'simulation_table', 'image_weights', 'resampled_recalls', 'resampled_measure',
-           'image_means', 'interval', 'format_difference', 'interval_label', 'sampling_error', 'variance_components',
-           'variance_table']
+           'rejection_rates', 'simulation_table', 'image_weights', 'kept_answers', 'resampled_recalls',
+           'resampled_measure', 'image_means', 'interval', 'format_difference', 'interval_label', 'sampling_error',
+           'variance_components', 'variance_table']
 
 # %% ../../nbs/study/14_statistics.ipynb #d4591190
 from dataclasses import dataclass
@@ -295,12 +295,16 @@ def image_weights(
     return weights
 
 # %% ../../nbs/study/14_statistics.ipynb #cb3dcdca
-def _check_answers(row: dict, counts: list[int]) -> None:
+def kept_answers(row: dict, choice: str, counts: list[int]) -> tuple[np.ndarray, np.ndarray]:  # y, predicted: (N,)
+    "True and predicted labels of a row, in the order of the true class. Raise `InputError` if it kept none."
+    if choice == "acc" and "by_accuracy" not in row:
+        choice = "main"  # a fine-tuned network is one classifier
     run = f"the row of {row['arm']}, n_f = {row['n_f']}, draw {row['draw']}, seed {row['seed']}"
-    if "predictions" not in row:
-        raise InputError(f"{run} has no predictions; arms that occur in claims keep theirs")
+    if choice not in row.get("predictions", {}):
+        raise InputError(f"{run} has no predictions of the choice {choice!r}; arms in claims keep what they need")
     if row["images"]["test"] != counts:
         raise InputError(f"{run} has {row['images']['test']} test images and needs {counts}: one test set for all rows")
+    return decode_predictions(row["predictions"][choice], counts)
 
 
 def resampled_recalls(
@@ -311,9 +315,7 @@ def resampled_recalls(
     "Recall of each class in each resample. Raise `InputError` for a row without predictions or of another test set."
     right = []
     for row in rows:
-        _check_answers(row, [w.shape[1] for w in weights])
-        kept = row["predictions"]
-        y, predicted = decode_predictions(kept.get(choice, kept["main"]), row["images"]["test"])  # fine-tuned: no acc
+        y, predicted = kept_answers(row, choice, [w.shape[1] for w in weights])
         right.append(np.split((y == predicted).astype(np.float32), np.cumsum(row["images"]["test"])[:-1]))
     classes = zip(*right, strict=True)
     return np.stack([np.stack(r) @ w.T / w.shape[1] for r, w in zip(classes, weights, strict=True)], 2)

@@ -354,7 +354,7 @@ def test_the_interval_of_a_difference_is_paired_by_image(kept):
 def test_rows_that_cannot_be_resampled_are_named(kept):
     weights = image_weights(kept[0]["images"]["test"], resamples=2)
     without = {name: value for name, value in kept[1].items() if name != "predictions"}
-    with pytest.raises(InputError, match=r"the row of vae50, n_f = 10, draw 0, seed 0 has no predictions"):
+    with pytest.raises(InputError, match="vae50, n_f = 10, draw 0, seed 0 has no predictions of the choice 'main'"):
         resampled_recalls([kept[0], without], "main", weights)
     with pytest.raises(InputError, match="one test set for all rows"):
         resampled_recalls(kept, "main", weights[:3])
@@ -363,6 +363,9 @@ def test_rows_that_cannot_be_resampled_are_named(kept):
 def test_a_fine_tuned_arm_has_one_classifier(kept):
     weights = image_weights(kept[0]["images"]["test"], resamples=3)
     main = kept[0] | {"predictions": {"main": kept[0]["predictions"]["main"]}}
+    with pytest.raises(InputError, match="no predictions of the choice 'acc'"):  # a head that did not keep them
+        resampled_recalls([main], "acc", weights)
+    main.pop("by_accuracy")
     assert np.array_equal(resampled_recalls([main], "acc", weights), resampled_recalls(kept[:1], "main", weights))
 
 

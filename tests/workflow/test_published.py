@@ -128,9 +128,11 @@ def test_every_table_and_block_is_made_again_from_the_results(root, make_again, 
 
 
 def test_every_setting_that_is_published_is_made_again(root):
-    folders = {kind: {path.name for path in (root / kind).iterdir() if path.is_dir()} for kind in ("figures", "results")}
-    assert folders["figures"] == set(NOTEBOOKS)
-    assert folders["results"] == (set(NOTEBOOKS) | ONLY_ROWS) - {"evidence", "speed"}
+    def folders(kind: str) -> set[str]:
+        return {path.name for path in (root / kind).iterdir() if path.is_dir()}
+
+    assert folders("figures") == set(NOTEBOOKS)
+    assert folders("results") == (set(NOTEBOOKS) | ONLY_ROWS) - {"evidence", "speed"}
 
 
 def test_the_blocks_of_the_texts_are_those_that_are_listed(root):
