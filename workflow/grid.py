@@ -338,11 +338,11 @@ def gather(
 
 
 def show_report(environ: dict = os.environ) -> None:
-    "Print the tables and the verdict that the grid of these settings left."
+    "Print the tables, the note on groups and the verdict that the grid of these settings left."
     folder = Path("runs/report", RunConfig(**read_settings({}, environ)).data_name)
-    for name in ("remedies", "table2", "findings", "reproduced"):
-        if (folder / f"{name}.md").is_file():
-            print((folder / f"{name}.md").read_text(encoding="utf-8"))
+    for name in ("remedies.md", "table2.md", "findings.md", "grouping.txt", "reproduced.md"):
+        if (folder / name).is_file():
+            print((folder / name).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
