@@ -36,7 +36,7 @@ class SearchConfig(RunConfig):
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c021
 PAIRS = {  # network -> learning rates, weight decays
-    "resnet-small": ((0.025, 0.1, 0.4, 1.6), (5e-5, 5e-4, 5e-3, 5e-2)),
+    "resnet-small": ((0.00625, 0.025, 0.1, 0.4, 1.6), (5e-5, 5e-4, 5e-3, 5e-2)),
     "tf_efficientnet_lite0": ((0.005, 0.02, 0.08), (5e-5, 5e-4, 5e-3)),
 }
 
