@@ -73,7 +73,7 @@ add_kind("os", "oversampling {k}", family, "own head", "#de8f05", TABLE_K, TABLE
          compared=True, claimed=("main",), paper="Oversampling{k}")  # fmt: skip
 add_kind("plain-tuned", "ERM, tuned", family, "own head", "#333333", study_k=ONE, fine_tuned=True, tuned="acc_h")
 add_kind("os-tuned", "oversampling {k}, tuned", family, "own head", "#b35900", TABLE_K, TABLE_K, fine_tuned=True,
-         compared=True, tuned="acc_h")  # fmt: skip
+         compared=True, tuned="acc_h", claimed=("main",))  # fmt: skip
 add_kind("plain-tuned-gamma", "ERM, tuned for γ", family, "own head", "#333333", study_k=ONE, fine_tuned=True,
          tuned="acc_h_gamma", claimed=("gamma",))  # fmt: skip
 add_kind("os-tuned-gamma", "oversampling {k}, tuned for γ", family, "own head", "#b35900", study_k=(50,),
