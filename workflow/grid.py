@@ -131,6 +131,7 @@ def make_stages(
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
+    searched = [arm.name for arm in study_arms() if arm.has_grid and arm.k in (None, 50)]
     notebooks = {
         "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},
         "nbs/02_vae.ipynb": {},
@@ -141,7 +142,7 @@ def make_stages(
     for name, notebook, parameters in (
         ("controls", "10_controls", {"arms": arms}),
         ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
-        ("head_search", "12_search", {"arms": " ".join(arm.name for arm in study_arms() if arm.has_grid)}),
+        ("head_search", "12_search", {"arms": " ".join(searched)}),
         ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
         files = (f"{name}.jsonl", f"{name}.run.json")
