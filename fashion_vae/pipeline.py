@@ -95,7 +95,7 @@ def new_backbone(config: RunConfig) -> nn.Module:
 def arm_config(run: Run, arm: Arm) -> BackboneConfig:
     "The configuration of an arm of stage 1: the shared pair, or its own."
     config = run.backbone.model_copy(update=AUGMENTED if arm.kind.augmented else {})
-    return tuned_config(config, run.config.backbone, arm.kind.name, run.config.n_f) if arm.kind.tuned else config
+    return tuned_config(config, run.config.backbone, arm.kind.name) if arm.kind.tuned else config
 
 # %% ../nbs/lib/pipeline.ipynb #e2dcb102
 def _fine_tune_in_processes(run: Run, k: int | str, config: BackboneConfig, partial: Path) -> None:

@@ -76,21 +76,17 @@ def describe(config: BaseConfig):  # pandas DataFrame: index field; value, sourc
     return pd.DataFrame(lines, index=["value", "source"]).T
 
 # %% ../../nbs/lib/defaults.ipynb #250b4a7d
-TUNED = {}  # (network, epochs) -> kind of arm -> n_f -> learning rate, weight decay
+TUNED = {}  # (network, epochs) -> kind of arm -> learning rate, weight decay
 
 
 def tuned_config(
     base: BackboneConfig,  # with the shared pair
     backbone: str,
     kind: str,  # of a tuned arm
-    n_f: int | None,  # None: imbalanced as it is, which takes the pair of the largest n_f
 ) -> BackboneConfig:
     "The configuration of a tuned arm of stage 1."
-    searched = TUNED.get((backbone, base.epochs), {}).get(kind)
-    if not searched:
-        return base
-    larger = [n for n in searched if n_f is not None and n >= n_f]
-    lr, weight_decay = searched[min(larger, default=max(searched))]
+    shared = base.lr, base.weight_decay
+    lr, weight_decay = TUNED.get((backbone, base.epochs), {}).get(kind, shared)
     return base.model_copy(update={"lr": lr, "weight_decay": weight_decay})
 
 # %% ../../nbs/lib/defaults.ipynb #b0d051d1

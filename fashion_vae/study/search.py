@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTORS', 'PAIRS', 'MEASURES', 'WIDE', 'SearchConfig', 'candidate_pairs', 'pair_means', 'best_pair', 'searched_arm',
-           'tuned_pairs', 'shared_pair', 'figure_search', 'is_inside', 'edges', 'validation_scores', 'pair_row',
+           'tuned_pairs', 'shared_pair', 'figure_search', 'is_inside', 'pairs_table', 'validation_scores', 'pair_row',
            'wide_row', 'head_means', 'best_candidates', 'best_head']
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c003
@@ -37,7 +37,13 @@ class SearchConfig(RunConfig):
 # %% ../../nbs/study/12_search.ipynb #5ea4c021
 FACTORS = 4, 10  # between neighbouring learning rates, and between neighbouring weight decays
 PAIRS = {  # network -> weight decay -> learning rates
-    "resnet-small": dict.fromkeys((5e-5, 5e-4, 5e-3, 5e-2), (0.00625, 0.025, 0.1, 0.4, 1.6)),
+    "resnet-small": {
+        5e-6: (0.025, 0.1, 0.4),
+        5e-5: (0.00625, 0.025, 0.1, 0.4, 1.6),
+        5e-4: (0.00625, 0.025, 0.1, 0.4, 1.6),
+        5e-3: (0.00625, 0.025, 0.1, 0.4, 1.6, 6.4),
+        5e-2: (0.00625, 0.025, 0.1, 0.4, 1.6),
+    },
     "tf_efficientnet_lite0": dict.fromkeys((5e-5, 5e-4, 5e-3), (0.005, 0.02, 0.08)),
 }
 
@@ -81,13 +87,13 @@ def searched_arm(
     return ("os-aug50" if kind.repeated else "plain-aug") if kind.augmented else ("os50" if kind.repeated else "plain")
 
 
-def tuned_pairs(rows: list[dict]) -> dict[str, dict[int, tuple[float, float]]]:  # kind -> n_f -> pair
+def tuned_pairs(rows: list[dict]) -> dict[str, tuple[float, float]]:  # kind -> learning rate, weight decay
     "The pairs of all tuned arms, from the rows of one search."
     means, pairs = pair_means(rows), {}
     for name, kind in KINDS.items():
         own = means[means["searched"] == searched_arm(name)] if kind.tuned else means[:0]
         if len(own):
-            pairs[name] = {int(n): best_pair(group, f"val_{kind.tuned}") for n, group in own.groupby("n_f")}
+            pairs[name] = best_pair(own, f"val_{kind.tuned}")
     return pairs
 
 
@@ -100,7 +106,7 @@ def shared_pair(rows: list[dict]) -> tuple[float, float]:  # learning rate, weig
 def figure_search(
     means: pd.DataFrame,  # from pair_means, one arm
     measure: str,
-    chosen: dict,  # n_f -> (learning rate, weight decay)
+    chosen: tuple[float, float],  # learning rate, weight decay
     dataset: str,
 ):  # figure, caption
     "Heat map of a validation measure over learning rate and weight decay, one panel for each n_f."
@@ -112,15 +118,14 @@ def figure_search(
         grid = group.pivot(index="weight_decay", columns="lr", values=measure).sort_index(ascending=False)
         least = grid.max(axis=None) - 30  # points; all that lies below has the lightest colour
         sns.heatmap(grid, vmin=least, ax=ax, cmap="Blues", annot=True, fmt=".0f", annot_kws={"size": 8}, cbar=False)
-        lr, decay = chosen[n_f]
-        place = grid.columns.get_loc(lr), grid.index.get_loc(decay)
+        place = grid.columns.get_loc(chosen[0]), grid.index.get_loc(chosen[1])
         ax.add_patch(plt.Rectangle(place, 1, 1, fill=False, ec=RARE, lw=2, clip_on=False))
         ax.set(title=n_f_label(n_f), xlabel="learning rate", ylabel="weight decay" if ax is axes[0, 0] else "")
         ax.tick_params(rotation=0)
         ax.grid(False)
     arm = parse_arm(means["searched"].iloc[0]).label
     caption = f"Validation {MEASURES[measure]} (%) of {arm} on {dataset}, mean over the draws of the search."
-    return figure, caption + " The frame marks the best pair."
+    return figure, caption + " The frame marks the pair that is best on average over n_f."
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c018
 def is_inside(pair: tuple[float, float], tried: list[tuple[float, float]]) -> bool:
@@ -131,16 +136,14 @@ def is_inside(pair: tuple[float, float], tried: list[tuple[float, float]]) -> bo
     return all(np.isclose(tried, neighbour).all(1).any() for neighbour in around)
 
 
-def edges(
-    pairs: dict[str, dict[int, tuple[float, float]]],  # of tuned_pairs
+def pairs_table(
+    pairs: dict[str, tuple[float, float]],  # of tuned_pairs
     tried: list[tuple[float, float]],  # of candidate_pairs
-) -> pd.DataFrame:  # text; a line for each arm, a column for each n_f
-    "The best pairs; * marks one at the edge."
-    def cell(lr: float, decay: float) -> str:
-        return f"{lr:g}, {decay:g}{' *' * (not is_inside((lr, decay), tried))}"
-
-    table = {kind: {n_f_label(n): cell(*pair) for n, pair in by_n_f.items()} for kind, by_n_f in pairs.items()}
-    return pd.DataFrame(table).T.rename_axis("learning rate, weight decay")
+) -> pd.DataFrame:  # a line for each arm
+    "The best pairs, and whether their neighbours were tried."
+    lines = {kind: [*pair, is_inside(pair, tried)] for kind, pair in pairs.items()}
+    columns = ["learning rate", "weight decay", "neighbours tried"]
+    return pd.DataFrame.from_dict(lines, "index", columns=columns).rename_axis("arm")
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c023
 def validation_scores(logits: np.ndarray, run: Run) -> dict[str, float]:  # (N, C), of the validation images

@@ -120,14 +120,14 @@ def test_the_network_of_a_machine_takes_the_side_and_the_batch_that_were_typed()
     assert (on_gpu.side, on_gpu.epochs, on_gpu.precision) == (224, 50, "bf16")
 
 
-def test_a_tuned_arm_has_the_pair_of_the_next_larger_n_f(monkeypatch):
+def test_a_tuned_arm_has_the_pair_of_its_network_and_epochs(monkeypatch):
     base = BACKBONES["resnet-small"]
-    pairs = {5: (3.2, 0.1), 10: (1.6, 0.2), 50: (0.1, 0.3)}
-    monkeypatch.setitem(TUNED, ("resnet-small", base.epochs), {"os-tuned": pairs})
-    found = {n_f: tuned_config(base, "resnet-small", "os-tuned", n_f) for n_f in (1, 5, 6, 30, 50, 400, None)}
-    assert {n: c.lr for n, c in found.items()} == {1: 3.2, 5: 3.2, 6: 1.6, 30: 0.1, 50: 0.1, 400: 0.1, None: 0.1}
-    assert found[6].weight_decay == 0.2
-    assert tuned_config(base, "resnet18", "os-tuned", 10) == tuned_config(base, "resnet-small", "other", 10) == base
+    monkeypatch.setitem(TUNED, ("resnet-small", base.epochs), {"os-tuned": (1.6, 0.2)})
+    found = tuned_config(base, "resnet-small", "os-tuned")
+    assert found == base.model_copy(update={"lr": 1.6, "weight_decay": 0.2})
+    longer = base.model_copy(update={"epochs": base.epochs + 1})
+    assert tuned_config(longer, "resnet-small", "os-tuned") == longer
+    assert tuned_config(base, "resnet18", "os-tuned") == tuned_config(base, "resnet-small", "other") == base
 
 
 def test_the_hidden_layer_of_the_vae_follows_the_width_of_the_features():

@@ -257,7 +257,7 @@ def test_the_row_of_a_head_has_three_choices_and_its_answers(tmp_path, photograp
 
 def test_tuned_and_augmented_arms_have_their_own_configuration(tmp_path, photographs, quick, monkeypatch):
     run = small_run(photographs, tmp_path)
-    pairs = {"plain-tuned": {5: (0.4, 0.0)}, "os-tuned": {5: (0.2, 0.0)}, "os-aug": {5: (0.3, 0.0)}}
+    pairs = {"plain-tuned": (0.4, 0.0), "os-tuned": (0.2, 0.0), "os-aug": (0.3, 0.0)}
     monkeypatch.setitem(TUNED, (run.config.backbone, run.backbone.epochs), pairs)
     config = {name: pipeline.arm_config(run, parse_arm(name)) for name in ("plain", "os3", "os-tuned3", "os-aug3")}
     assert config["plain"] == config["os3"] == run.backbone
