@@ -44,7 +44,7 @@ PAIRS = {  # network -> weight decay -> learning rates
         5e-3: (0.00625, 0.025, 0.1, 0.4, 1.6, 6.4),
         5e-2: (0.00625, 0.025, 0.1, 0.4, 1.6),
     },
-    "tf_efficientnet_lite0": dict.fromkeys((5e-5, 5e-4, 5e-3), (0.005, 0.02, 0.08)),
+    "tf_efficientnet_lite0": {5e-5: (0.02,), 5e-4: (0.005, 0.02, 0.08), 5e-3: (0.02,)},
 }
 
 
