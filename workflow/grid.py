@@ -241,8 +241,8 @@ class Grid:
         if self.has_tables and not self.natural:
             if not isinstance(config["search_draws"], dict):
                 raise InputError(f"--config search_draws={config['search_draws']!r}: set it in workflow/config.yaml")
-            kind = "photographs" if self.photographs else "images"
-            runs = self._make_runs(few, config["search_draws"][kind], [0])
+            kind, n_f = ("photographs", few[:1]) if self.photographs else ("images", few)
+            runs = self._make_runs(n_f, config["search_draws"][kind], [0])
             self.studies |= {"search": runs, "head_search": runs}
         self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
 
