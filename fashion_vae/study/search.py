@@ -38,11 +38,13 @@ class SearchConfig(RunConfig):
 FACTORS = 4, 10  # between neighbouring learning rates, and between neighbouring weight decays
 PAIRS = {  # network -> weight decay -> learning rates
     "resnet-small": {
-        5e-6: (0.025, 0.1, 0.4),
+        5e-7: (0.025,),
+        5e-6: (0.00625, 0.025, 0.1, 0.4),
         5e-5: (0.00625, 0.025, 0.1, 0.4, 1.6),
         5e-4: (0.00625, 0.025, 0.1, 0.4, 1.6),
         5e-3: (0.00625, 0.025, 0.1, 0.4, 1.6, 6.4),
         5e-2: (0.00625, 0.025, 0.1, 0.4, 1.6),
+        5e-1: (0.025,),
     },
     "tf_efficientnet_lite0": dict.fromkeys((5e-5, 5e-4, 5e-3), (0.005, 0.02, 0.08)),
 }
