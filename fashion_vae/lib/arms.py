@@ -113,7 +113,7 @@ family = "other losses"
 add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=("main",),
          reference="Menon et al. 2021", **single)  # fmt: skip
 add_kind("cb", "class-balanced loss", family, "x", reference="Cui et al. 2019", **single)
-add_kind("ldam-drw", "LDAM-DRW", family, "x", reference="Cao et al. 2019", **single)
+add_kind("ldam-drw", "LDAM-DRW", family, "x", claimed=("gamma",), reference="Cao et al. 2019", **single)
 family = "post-hoc correction"
 add_kind("la-posthoc", "post-hoc logit adjustment", family, "own head", has_gamma=True,
          reference="Menon et al. 2021", **single)  # fmt: skip

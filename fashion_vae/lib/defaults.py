@@ -127,7 +127,7 @@ class HeadConfig(BaseConfig):
     momentum: float = Field(0.9, description="ours: Nesterov")
     weight_decay: float = Field(0.0, description="ours: of SGD; the decays below are part of the loss")
     warmup: float = Field(0.2, description="ours: share of the steps in which the rate rises; a cosine follows")
-    factors: tuple[float, ...] = Field((1.0, 0.25, 4.0), description="ours: of lr; validation chooses one")
+    factors: tuple[float, ...] = Field((1.0, 0.25, 4.0, 0.0625, 16.0), description="ours: of lr; one is chosen")
     decays: tuple[float, ...] = Field((0.0, 0.03, 0.3, 1.0, 3.0, 10.0), description="ours: of the weights; likewise")
 
     @property

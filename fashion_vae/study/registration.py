@@ -110,7 +110,7 @@ CLAIMS = {
     "C11": Claim("tuned oversampling with augmentation > VAE sampling", "os-aug{one}", "vae{one}"),
     "C12": Claim("VAE sampling > tuned oversampling", "vae{k}", "os-tuned{k}"),
 }
-BEST_HEAD = ""  # the arm of C10: the best head with γ in validation on the search draws of F; set before the runs
+BEST_HEAD = "ldam-drw"  # of C10: the best with γ in validation on the search draws of F, set before the runs
 
 # %% ../../nbs/study/17_registration.ipynb #22972fda
 def claims_of(setting: Setting, best_head: str = BEST_HEAD) -> dict[str, Claim]:  # name -> claim, primary ones first

@@ -176,7 +176,7 @@ def pair_row(run: Run, arm: Arm, lr: float, weight_decay: float) -> tuple[dict, 
     return make_row(run.config, name, pair | result), seconds
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c026
-WIDE = HEAD.model_copy(update={"factors": (1 / 16, 1 / 4, 1.0, 4.0, 16.0), "decays": (*HEAD.decays, 30.0)})
+WIDE = HEAD.model_copy(update={"decays": (*HEAD.decays, 30.0)})
 
 
 def wide_row(run: Run, features: FeatureSet, arm: Arm) -> dict:

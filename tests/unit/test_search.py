@@ -11,6 +11,7 @@ from fashion_vae.lib.files import InputError
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.pipeline import feature_set, finetuned_row
 from fashion_vae.study import search
+from fashion_vae.study.registration import BEST_HEAD
 from fashion_vae.study.search import SearchConfig, candidate_pairs, pair_means, pair_row
 
 SMALL, ARM = BACKBONES["resnet-small"], parse_arm("os30")
@@ -115,9 +116,16 @@ def test_the_pairs_in_use_are_the_best_of_the_committed_search_and_lie_inside_it
         assert search.is_inside(pair, candidate_pairs(base, backbone)), pair
 
 
-def test_the_grid_of_the_heads_is_wide_enough(root):
+def test_the_best_candidates_of_the_claimed_heads_lie_inside_the_grid_in_use(root):
     rows = read_lines(root / "results" / "fashion-mnist-lt" / "head_search.jsonl.gz")
-    rates = {HEAD.lr * factor for factor in HEAD.factors}
-    inside = [c for row in rows for c in row["chosen"].values()]
-    share = np.mean([c["lr"] in rates and c["weight_decay"] in HEAD.decays for c in inside])
-    assert share > 0.95, f"{share:.0%} of the choices of the wide grid are in the grid in use"
+    best = search.best_candidates(search.head_means(rows))
+    claimed = best[[bool(parse_arm(name).kind.claimed) for name in best["arm"]]]
+    assert {"vae50", "crt50", "mu50", "z50", "pca128", "aug50", "la"} <= {*claimed["arm"]}
+    rates = [HEAD.lr * factor for factor in HEAD.factors]
+    assert claimed["lr"].between(min(rates), max(rates), inclusive="neither").all()
+    assert claimed["weight_decay"].max() < max(HEAD.decays) and best["at_edge"].mean() < 0.1
+
+
+def test_c10_has_the_best_head_of_the_committed_search(root):
+    rows = read_lines(root / "results" / "fashion-mnist-lt" / "head_search.jsonl.gz")
+    assert search.best_head(rows) == BEST_HEAD and min(row["draw"] for row in rows) >= 100
