@@ -76,7 +76,16 @@ def describe(config: BaseConfig):  # pandas DataFrame: index field; value, sourc
     return pd.DataFrame(lines, index=["value", "source"]).T
 
 # %% ../../nbs/lib/defaults.ipynb #250b4a7d
-TUNED = {}  # (network, epochs) -> kind of arm -> learning rate, weight decay
+TUNED = {  # (network, epochs) -> kind of arm -> learning rate, weight decay
+    ("resnet-small", 6): {
+        "plain-tuned": (0.1, 5e-5),
+        "os-tuned": (1.6, 5e-3),
+        "plain-tuned-gamma": (0.1, 5e-5),
+        "os-tuned-gamma": (0.1, 5e-3),
+        "plain-aug": (0.025, 5e-6),
+        "os-aug": (0.025, 5e-2),
+    },
+}
 
 
 def tuned_config(
