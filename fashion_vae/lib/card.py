@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LICENCES', 'accuracy_interval', 'acc_h_interval', 'percent', 'Card', 'class_table', 'recall_lines', 'gamma_text',
-           'measure_line', 'header', 'purpose', 'data_section', 'measures_section', 'limits_section', 'usage_section',
-           'model_card']
+           'measure_line', 'header', 'purpose', 'data_section', 'measures_section', 'calibration_text',
+           'limits_section', 'usage_section', 'model_card']
 
-# %% ../../nbs/lib/card.ipynb #a80c48f9
+# %% ../../nbs/lib/card.ipynb #6a61264b
 import json
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from .config import EMBEDDED, EMBEDDED_SETS, REGISTERED, RunConfig
 from .files import file_name
-from .metrics import metrics, minority_labels
+from .metrics import calibration_error, metrics, minority_labels
 from .report import escape_markdown, markdown_table
 
 # %% ../../nbs/lib/card.ipynb #d5ecf382
@@ -81,7 +81,7 @@ def recall_lines(card: Card) -> pd.DataFrame:
     names = [escape_markdown(name) for name in card.about["classes"]]
     return pd.DataFrame({"class": names, "right of": [f"{r} of {n}" for r, n in pairs], "recall": recall})
 
-# %% ../../nbs/lib/card.ipynb #de5814ac
+# %% ../../nbs/lib/card.ipynb #8a4a9d15
 def gamma_text(entry: dict) -> str:  # of an arm in model.json
     "The γ of an arm in words."
     gamma = "" if entry["gamma"] is None else f"{entry['gamma']:.2f}"
@@ -98,7 +98,7 @@ def measure_line(row: dict, entry: dict) -> dict:
         right, total = correct[used].sum(), n[used].sum()
         line[name] = percent(right / total, accuracy_interval(right, total))
     with_gamma = entry["metrics"].get("test_gamma")
-    line |= {"γ": gamma_text(entry), "acc_h with γ": "not measured"}
+    line |= {"γ": gamma_text(entry), "acc_h with γ": "included" if entry["gamma_in_bias"] else "not measured"}
     return line | ({"acc_h with γ": f"{100 * with_gamma['acc_h']:.1f}"} if with_gamma else {})
 
 # %% ../../nbs/lib/card.ipynb #88acc224
@@ -169,7 +169,16 @@ in its bias answers with γ; the others answer without it unless `gamma="auto"` 
 
 {markdown_table(recall_lines(card))}"""
 
-# %% ../../nbs/lib/card.ipynb #d20760b8
+# %% ../../nbs/lib/card.ipynb #22f62ecf
+def calibration_text(row: dict) -> str:
+    "How far the probabilities are from the shares of right answers."
+    if "calibration" not in row:
+        return "It is not recorded how far the probabilities are from the shares of right answers."
+    error = 100 * calibration_error(row["calibration"])
+    text = "The probabilities were not corrected. On the test images, those of the answers differ from the share of"
+    return f"{text} right answers by {error:.1f} points on average (expected calibration error)."
+
+# %% ../../nbs/lib/card.ipynb #9da04060
 def limits_section(card: Card) -> str:
     n, side = len(card.about["classes"]), card.about["BackboneConfig"]["side"]
     licence = LICENCES.get(card.config.dataset)
@@ -184,7 +193,7 @@ classes. It is not meant for decisions about people.
 - A picture that shows none of the {n} classes still gets one of them as its answer. The probabilities always add
   up to 1, and none of them says that a picture is foreign.
 - The model sees the middle square of a picture, at {side} × {side} pixels. It sees nothing outside.
-- The probabilities were not calibrated. A probability of 90 % does not mean that 90 of 100 such answers are right.
+- {calibration_text(card.row)}
 - Recall on pictures from another source was not measured.
 
 ## Licence

@@ -101,7 +101,7 @@ def onnx_difference(
         expected = net(torch.tensor(pixels))[0].numpy()
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
-# %% ../../nbs/lib/export.ipynb #8b8395b7
+# %% ../../nbs/lib/export.ipynb #251d155a
 def export_onnx(
     model: str | Path | Model,  # the folder of a model, or a loaded one
     out: str | Path,  # the file to be written
@@ -119,7 +119,9 @@ def export_onnx(
             write_onnx(net, side, onnx_metadata(model, arm, gamma), temporary)
             difference = onnx_difference(temporary, net, noise)
             if not difference <= TOLERANCE:
-                raise InputError(f"model {model.name!r}: the file differs by {difference:.1g}, more than {TOLERANCE}")
+                raise InputError(
+                    f"model {model.name!r}: the exported file differs by {difference:.1g}, more than {TOLERANCE}"
+                )
     except OSError as e:
         raise InputError(f"out = {str(out)!r}: {e}") from None
     return path
