@@ -20,11 +20,11 @@ from .files import file_name
 from .metrics import calibration_error, metrics, minority_labels
 from .report import escape_markdown, markdown_table
 
-# %% ../../nbs/lib/card.ipynb #d5ecf382
+# %% ../../nbs/lib/card.ipynb #59e0e6a5
 def accuracy_interval(correct: int, n: int) -> tuple[float, float]:  # correct of n test images
     "Wilson's 95 % interval of an accuracy."
     interval = binomtest(int(correct), int(n)).proportion_ci(method="wilson")
-    return interval.low, interval.high
+    return float(interval.low), float(interval.high)
 
 # %% ../../nbs/lib/card.ipynb #f6ef6515
 def acc_h_interval(

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ENCODER', 'FORMAT', 'FROM_ROW', 'Name', 'Share', 'MAX_RECORD', 'BATCH', 'posterior_mean', 'head_inputs', 'input_kind',
            'model_folder', 'model_tensors', 'describe_arm', 'classifier_stacking', 'best_arm', 'save_model',
-           'ArmRecord', 'check_preprocessing', 'ModelRecord', 'array_shapes', 'check_arrays', 'read_gamma', 'Model',
-           'load_model', 'read_photo', 'class_probabilities', 'Answer', 'list_photos', 'answer_many', 'kept_model',
-           'predict']
+           'ArmRecord', 'check_preprocessing', 'ModelRecord', 'array_shapes', 'check_arrays', 'read_gamma', 'arm_head',
+           'Model', 'load_model', 'read_photo', 'class_probabilities', 'Answer', 'list_photos', 'answer_many',
+           'kept_model', 'predict']
 
 # %% ../../nbs/lib/models.ipynb #aa011b88
 import hashlib
@@ -141,7 +141,7 @@ def describe_arm(
         measures["test_gamma"] = metrics(stacking["confusion"], rare)
     return about | {"metrics": measures, "gamma": stacking.get("gamma")}
 
-
+# %% ../../nbs/lib/models.ipynb #edc98d0a
 def classifier_stacking(
     logits: dict[str, np.ndarray],  # of val and test, (N, C), of the classifier that is saved
     y: dict[str, np.ndarray],  # labels, (N,)
@@ -157,7 +157,7 @@ def best_arm(arms: dict[str, dict]) -> str:  # arms of model.json
     "The arm that answers if none is named: the one with the largest validation acc_h."
     return max(arms, key=lambda name: arms[name]["metrics"]["val"]["acc_h"])
 
-
+# %% ../../nbs/lib/models.ipynb #5d2e63b3
 def _digest(data: bytes, about: dict) -> str:
     return hashlib.sha256(data + to_json(about)).hexdigest()
 
@@ -312,6 +312,15 @@ def read_gamma(
     return float(gamma)
 
 # %% ../../nbs/lib/models.ipynb #2fabc714
+def arm_head(model: "Model", arm: str, gamma: float | str = 0.0) -> tuple[Tensor, Tensor]:  # weight, bias
+    "The classifier of an arm, with γ. Raise `InputError` if the model lacks the arm or the γ."
+    entry = model.arms[check_choice("arm", arm, model.arms)]
+    weight, bias = (model.tensors[f"head.{arm}.{part}"] for part in ("weight", "bias"))
+    rare = model.about["minority_classes"]
+    common = torch.tensor([name not in rare for name in model.about["classes"]])
+    return weight, torch.where(common, bias - read_gamma(gamma, entry, arm), bias)
+
+# %% ../../nbs/lib/models.ipynb #a91236e1
 @dataclass(frozen=True)
 class Model:
     "A saved classifier, ready to predict on the processor."
@@ -326,14 +335,6 @@ class Model:
     def arms(self) -> dict[str, dict]:  # arm -> label, input, metrics, gamma
         return self.about["arms"]
 
-    def head(self, arm: str, gamma: float | str = 0.0) -> tuple[Tensor, Tensor]:  # weight, bias
-        "The classifier of an arm, with γ. Raise `InputError` if the model lacks the arm or the γ."
-        entry = self.arms[check_choice("arm", arm, self.arms)]
-        weight, bias = (self.tensors[f"head.{arm}.{part}"] for part in ("weight", "bias"))
-        names, rare = self.about["classes"], self.about["minority_classes"]
-        common = torch.tensor([name not in rare for name in names])
-        return weight, torch.where(common, bias - read_gamma(gamma, entry, arm), bias)
-
     def features(self, pixels: Tensor) -> Tensor:  # (B, side, side, 3), uint8 -> x, (B, D)
         "What the network gives."
         with torch.inference_mode(), autocast(self.config):
@@ -342,7 +343,7 @@ class Model:
 
     def logits(self, pixels: Tensor, arm: str, gamma: float | str = 0.0) -> Tensor:  # (B, C)
         "The logits of an arm. Raise `InputError` if the model lacks the arm or the γ, or they are not finite."
-        weight, bias = self.head(arm, gamma)
+        weight, bias = arm_head(self, arm, gamma)
         inputs = head_inputs(self.features(pixels), self.arms[arm]["input"], self.tensors)
         logits = F.linear(inputs, weight, bias)
         if not logits.isfinite().all():
@@ -509,7 +510,7 @@ def predict(
     "Classify photos. Raise `InputError` if there is none, or if the model, the arm or its γ does not exist."
     model = model if isinstance(model, Model) else kept_model(model)
     arm = best_arm(model.arms) if arm is None else arm
-    model.head(arm, gamma)  # wrong ones are refused before anything is read
+    arm_head(model, arm, gamma)  # wrong ones are refused before anything is read
     photos = list_photos(photo)
     if photos is not None:
         return answer_many(photos, model, arm, gamma)
