@@ -97,7 +97,7 @@ notebooks: .venv/installed
 
 # New versions of everything, with hashes; needs uv
 lock:
-	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra slurm --extra dev setup.py -o requirements.lock
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra export --extra controls --extra slurm --extra dev setup.py -o requirements.lock
 
 .venv/installed: requirements.lock settings.ini setup.py
 	"$$PYTHON" -m venv .venv

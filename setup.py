@@ -21,5 +21,5 @@ setup(
     packages=find_packages(include=["fashion_vae", "fashion_vae.*"]),
     package_data={"fashion_vae": ["*.npz", "*.txt"]},
     install_requires=project["requirements"].split(),
-    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "controls", "slurm", "dev")},
+    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "export", "controls", "slurm", "dev")},
 )

@@ -36,6 +36,7 @@ class Kind:
     fine_tuned: bool = False  # is the whole network trained for it?
     compared: bool = False  # is it a line of the method comparison?
     has_gamma: bool = False  # does it correct the logits of common classes itself?
+    linear: bool = True  # are its logits W x + b?
     tuned: Literal["", "acc_h", "acc_h_gamma"] = ""  # by which validation measure its own pair was searched
     augmented: bool = False  # are its training images mirrored and cropped?
     claimed: tuple[str, ...] = ()  # which choices a claim compares: main, acc, gamma; rows keep their answers
@@ -107,13 +108,14 @@ add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference
 family = "augmented images"
 add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=("main",))
 family = "closed form"
-add_kind("ncm", "nearest class mean", family, "x", reference="Wang et al. 2019", **single)
+add_kind("ncm", "nearest class mean", family, "x", linear=False, reference="Wang et al. 2019", **single)
 add_kind("lda", "linear discriminant analysis", family, "x", reference="Ledoit and Wolf 2004", **single)
 family = "other losses"
 add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=("main",),
          reference="Menon et al. 2021", **single)  # fmt: skip
 add_kind("cb", "class-balanced loss", family, "x", reference="Cui et al. 2019", **single)
-add_kind("ldam-drw", "LDAM-DRW", family, "x", claimed=("gamma",), reference="Cao et al. 2019", **single)
+add_kind("ldam-drw", "LDAM-DRW", family, "x", linear=False, claimed=("gamma",), reference="Cao et al. 2019",
+         **single)  # fmt: skip
 family = "post-hoc correction"
 add_kind("la-posthoc", "post-hoc logit adjustment", family, "own head", has_gamma=True,
          reference="Menon et al. 2021", **single)  # fmt: skip
