@@ -61,16 +61,16 @@ SUFFIXES = {  # suffix -> format, as Pillow calls it
 }  # fmt: skip
 
 
-def _kind(path: Path) -> str:
+def _kind(path: str) -> str:
     "What a path leads to, in words."
     if os.path.isdir(path):
         return "the folder cannot be read"
     if not os.path.isfile(path):  # no error for an impossible name
         return "no such folder"
-    if path.suffix.lower() in SUFFIXES:
+    if Path(path).suffix.lower() in SUFFIXES:
         return "it is one picture"
     ends = [end for kind, ends, _ in shutil.get_unpack_formats() for end in ends if kind != "zip"]
-    is_archive = path.name.lower().endswith(tuple(ends))
+    is_archive = path.lower().endswith(tuple(ends))
     return "it is an archive, and only a zip is unpacked" if is_archive else "it is a file"
 
 
@@ -81,7 +81,7 @@ def existing_root(
     "The root folder. Raise `InputError` if there is none."
     folder = Path(os.path.expanduser(root))
     if not root or not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"parameter root = {root!r}: {_kind(folder)}; expected is {expected}")
+        raise InputError(f"parameter root = {root!r}: {_kind(str(folder) if root else root)}; expected is {expected}")
     return folder
 
 # %% ../../nbs/lib/listing.ipynb #b1d00002
@@ -105,7 +105,7 @@ def walk(folder: Path) -> Iterator[Path]:
             else:
                 yield place / entry.name
 
-
+# %% ../../nbs/lib/listing.ipynb #b1d00004
 def picture_files(folder: Path) -> list[Path]:  # sorted
     "Files below a folder that have a picture's suffix; hidden ones are left out."
     return sorted(p for p in walk(folder) if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
@@ -127,7 +127,7 @@ def leads_out(path: Path, root: Path) -> bool:  # path: found in the root withou
     except NO_PATH:
         return True
 
-
+# %% ../../nbs/lib/listing.ipynb #b1d00006
 def safe_join(
     root: Path,
     name: str,  # a path from a list, relative to the root or absolute
@@ -399,7 +399,7 @@ def skip_reason(path: Path, root: Path) -> str:
     short = suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 6
     return f"no picture format: {suffix}" if short else "no picture format"
 
-
+# %% ../../nbs/lib/listing.ipynb #b1d00005
 def skipped_files(
     root: Path,
     listed: pd.DataFrame,  # file, label
