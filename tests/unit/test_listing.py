@@ -128,13 +128,15 @@ def test_whatever_is_not_listed_has_a_reason(tmp_path):
 def test_a_thousand_folders_in_each_other(tmp_path, monkeypatch):
     root = two_classes(tmp_path / "root")
     monkeypatch.chdir(root / "coat")
-    for _ in range(1200):  # deeper than Python calls functions
-        os.mkdir("d")
-        os.chdir("d")
-    write(Path("b.jpg"), picture())
-    monkeypatch.chdir(tmp_path)
-    assert len(listing.list_folder(str(root))) == 3 and reasons(root) == {}
-    subprocess.run(["rm", "-rf", root], check=True)  # pytest could not remove it
+    try:
+        for _ in range(1200):  # deeper than Python calls functions
+            os.mkdir("d")
+            os.chdir("d")
+        write(Path("b.jpg"), picture())
+        monkeypatch.chdir(tmp_path)
+        assert len(listing.list_folder(str(root))) == 3 and reasons(root) == {}
+    finally:
+        subprocess.run(["rm", "-rf", root], check=True)  # pytest could not remove it
 
 
 def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
