@@ -99,7 +99,7 @@ def allowed_n_f(
     if not allowed:
         raise InputError(
             f"{name!r} has {n} pictures, {n_train} for training, and the least n_f is {min(wanted)};"
-            " try PROTOCOL=natural"
+            " try PROTOCOL=natural, or --config min_images=… to leave small classes out"
         )
     note = f"{name!r} has {n_train} pictures for training: n_f = {allowed} of {wanted}"
     return allowed, note if allowed != wanted else ""

@@ -40,7 +40,7 @@ def escape_markdown(text: str) -> str:  # one line of Markdown
 def markdown_table(frame: pd.DataFrame, left: int = 1) -> str:  # left: columns aligned to the left
     "A frame as a Markdown table, without its index."
     align = ["left" if i < left else "right" for i in range(frame.shape[1])]
-    text = frame.map(lambda cell: str(cell).replace("|", "\\|").replace("\n", " "))
+    text = frame.map(lambda cell: one_line(str(cell)).replace("|", "\\|"))
     return text.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
 
 
