@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGE_1', 'STAGE_2', 'Run', 'resolve', 'stage_identity', 'new_backbone', 'arm_config', 'fine_tune_as_process',
            'backbone_stage', 'arm_stage', 'imagenet_stage', 'full_run', 'features_for', 'vae_stage', 'load_vae',
-           'feature_set', 'plain_head', 'averaged_head', 'split_fields', 'count_fields', 'evaluate', 'finetuned_row',
-           'vae_row', 'fit_arm', 'head_row', 'arm_row', 'plain_row']
+           'feature_set', 'plain_features', 'plain_head', 'averaged_head', 'split_fields', 'count_fields', 'evaluate',
+           'finetuned_row', 'vae_row', 'fit_arm', 'head_row', 'arm_row', 'plain_row']
 
 # %% ../nbs/lib/pipeline.ipynb #e1b55e19
 import hashlib
@@ -245,6 +245,11 @@ def feature_set(run: Run, config: VaeConfig | None = None) -> FeatureSet:  # con
     mu, logvar = (
         {p: torch.from_numpy(arrays[f"{name}.{p}"]).to(run.device) for p in PHASES} for name in ("mu", "logvar")
     )
+    return _feature_set(run, features, mu, logvar, vae)
+
+
+def _feature_set(run: Run, features: dict, mu: dict, logvar: dict, vae: BetaVAE) -> FeatureSet:
+    "Standardised features with what a VAE makes of them."
     x = {p: _standardised(vae, torch.from_numpy(features[f"x.{p}"]), run.cache.folder) for p in PHASES}
     y = {p: torch.from_numpy(run.split.labels(p)).to(run.device) for p in PHASES}
     # below some 500 features, casting to bfloat16 costs as much as it saves
@@ -260,6 +265,15 @@ def _standardised(vae: BetaVAE, x: torch.Tensor, folder: Path) -> torch.Tensor: 
     for target, part in zip(out.split(PART), x.split(PART), strict=True):
         target.copy_(vae.scale(part))
     return out
+
+# %% ../nbs/lib/pipeline.ipynb #c0de2102
+def plain_features(run: Run) -> FeatureSet:  # mu and logvar have no columns
+    "Standardised features for classifiers on x alone. No VAE is trained."
+    features = features_for(run)
+    vae = BetaVAE(features["x.train"].shape[1], run.vae).to(run.device)
+    vae.fit_scale(torch.from_numpy(features["x.train"]).to(run.device))
+    none = {p: torch.zeros(len(getattr(run.split, p)), 0, device=run.device) for p in PHASES}
+    return _feature_set(run, features, none, none, vae.eval())
 
 # %% ../nbs/lib/pipeline.ipynb #cbd4b606
 def plain_head(run: Run, features: FeatureSet) -> PlainHead:
