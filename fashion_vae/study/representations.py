@@ -7,7 +7,7 @@ __all__ = ['N_DIRECTIONS', 'NOISE', 'PAPER_WIDTH', 'VIEW', 'SCALE', 'component_v
            'random_whitening', 'projected_head', 'principal_components', 'random_directions', 'scaled_noise',
            'beta_for_width', 'rescaled_beta', 'random_views', 'figure_views', 'trained_network', 'view_features',
            'head_on_views', 'augmented_head', 'class_means', 'closed_form_head', 'nearest_class_mean',
-           'shrunk_covariance', 'discriminant', 'shrinkage_lda']
+           'shrunk_covariance', 'inverse_covariance', 'discriminant', 'shrinkage_lda']
 
 # %% ../../nbs/study/18_representations.ipynb #a2445c84
 import math
@@ -269,12 +269,18 @@ def shrunk_covariance(
     return std[:, None] * ((1 - a) * covariance + a * target) * std
 
 # %% ../../nbs/study/18_representations.ipynb #9c6e7e8b
+def inverse_covariance(x: Tensor, y: Tensor) -> Tensor:  # (N, D) float64, (N,) -> (D, D)
+    "The pseudo-inverse of the mean covariance within classes, weighted by their sizes."
+    n = y.bincount()
+    covariance = sum(n[c] / n.sum() * shrunk_covariance(x[y == c]) for c in range(len(n)))
+    return torch.linalg.pinv(covariance, hermitian=True)
+
+
 def discriminant(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (N, D), (N,) -> (C, D), (C,)
     "Weights and bias of linear discriminant analysis with classes that are equally likely."
     x = x.double()
-    means, n = class_means(x, y), y.bincount()
-    covariance = sum(n[c] / n.sum() * shrunk_covariance(x[y == c]) for c in range(len(n)))
-    weight = means @ torch.linalg.pinv(covariance, hermitian=True)
+    means = class_means(x, y)
+    weight = means @ inverse_covariance(x, y)
     return weight, -0.5 * (means * weight).sum(1)
 
 # %% ../../nbs/study/18_representations.ipynb #2b99aa53
