@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REMEDIES', 'WITH_FINE_TUNING', 'SPLITS', 'HALVES', 'CODE', 'MEASURES', 'SIDES', 'split_configs', 'fit_remedy',
            'doubling_gains', 'split_stage', 'split_as_process', 'fit_splits', 'Comparison', 'mean_interval', 'compare',
-           'best_remedy', 'list_words', 'verdict', 'Advice', 'advise', 'recall_sentence', 'advice_sentences',
-           'comparison_table', 'class_lines', 'mean_gamma_curve']
+           'best_remedy', 'list_words', 'verdict', 'recall_sentence', 'advice_sentences', 'comparison_table',
+           'class_lines', 'mean_gamma_curve']
 
 # %% ../../nbs/tool/compare.ipynb #c1221bad
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -194,7 +194,7 @@ def best_remedy(found: Comparison) -> str:
     "The arm with the largest acc_h, on average over splits; the first of equal ones."
     return str(found.by_split("acc_h").mean().round(9).idxmax())
 
-# %% ../../nbs/tool/compare.ipynb #c1277eb5
+# %% ../../nbs/tool/compare.ipynb #c1b7f2db
 def list_words(words: list[str]) -> str:  # e.g. a, b and c
     "Words as a list in a sentence."
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -205,30 +205,12 @@ def verdict(gains: dict[str, tuple[float, float, float]]) -> str:  # measure in 
     up = [name for name, (_, low, _) in gains.items() if low > 0]
     down = [name for name, (_, _, high) in gains.items() if high < 0]
     if not up and not down:
-        return "not decided: every interval holds zero"
+        return "these photographs do not decide whether it helps"
     parts = [f"a gain by {list_words(up)}"] * bool(up) + [f"a loss by {list_words(down)}"] * bool(down)
     rest = [name for name in gains if name not in up + down]
     return "; ".join(parts + [f"not decided by {list_words(rest)}"] * bool(rest))
 
-# %% ../../nbs/tool/compare.ipynb #c1c8f204
-@dataclass(frozen=True)
-class Advice:
-    "What to do."
-
-    arm: str  # to be used
-    best: str  # the largest acc_h; not used where its gain is not shown
-    sentences: list[str]
-
-
-def advise(found: Comparison) -> Advice:
-    "Use the best remedy if some measure shows a gain and none shows a loss; plain training otherwise."
-    best = best_remedy(found)
-    gains = {words: found.gain(measure, best) for measure, words in MEASURES.items()}
-    shown = any(low > 0 for _, low, _ in gains.values()) and not any(high < 0 for _, _, high in gains.values())
-    arm = best if shown else BASELINE
-    return Advice(arm, best, advice_sentences(found, arm, best, gains))
-
-# %% ../../nbs/tool/compare.ipynb #c1eed86f
+# %% ../../nbs/tool/compare.ipynb #c14589ec
 def recall_sentence(found: Comparison, arm: str) -> str:
     "What a remedy changes on either side."
     texts = []
@@ -239,18 +221,19 @@ def recall_sentence(found: Comparison, arm: str) -> str:
     return f"It recognises {' and '.join(texts)}."
 
 
-def advice_sentences(found: Comparison, arm: str, best: str, gains: dict) -> list[str]:
+def advice_sentences(found: Comparison) -> list[str]:
     "The advice in words, with intervals in brackets."
-    label, plain = parse_arm(best).label, parse_arm(BASELINE).label
-    changed = list_words([f"{words} by {format_ci(*gain)}" for words, gain in gains.items()])
-    sure = f"It changes {changed} points: {verdict(gains)}."
+    best = best_remedy(found)
     if best == BASELINE:
-        return [f"Use no remedy ({plain}).", "No remedy had a larger acc_h."]
-    accuracy = f"Accuracy on all photographs changes by {format_ci(*found.gain('acc', best))} points."
-    if arm == best:
-        return [f"Use {label}.", recall_sentence(found, best), accuracy, sure]
-    tried = f"{label} had the largest acc_h, but its gain is not shown."
-    return [f"Use no remedy ({plain}).", tried, recall_sentence(found, best), accuracy, sure]
+        return ["Use no remedy.", f"{parse_arm(BASELINE).label}, plain training, has the largest acc_h."]
+    gains = {words: found.gain(measure, best) for measure, words in MEASURES.items()}
+    changed = list_words([f"{words} by {format_ci(*gain)}" for words, gain in gains.items()])
+    return [
+        f"If rare classes matter as much as common ones, use {parse_arm(best).label}.",
+        recall_sentence(found, best),
+        f"Accuracy on all photographs changes by {format_ci(*found.gain('acc', best))} points.",
+        f"How sure is this? It changes {changed} points: {verdict(gains)}.",
+    ]
 
 # %% ../../nbs/tool/compare.ipynb #c14ce915
 SIDES = {"minority": "rare classes", "majority": "common classes", "acc": "accuracy"}
