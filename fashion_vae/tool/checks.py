@@ -55,13 +55,15 @@ def copies(collection: Collection) -> pd.DataFrame:  # file, label, of, its labe
             lines.append([line.file, line.label, original["file"], original["label"], line.reason])
     return pd.DataFrame(lines, columns=["file", "label", "copy of", "its label", "reason"])
 
-# %% ../../nbs/tool/checks.ipynb #c25ab0d7
-def alike(collection: Collection) -> pd.DataFrame:  # file, other, sides: pairs that look alike
+# %% ../../nbs/tool/checks.ipynb #c695dc76
+def alike(collection: Collection) -> pd.DataFrame:  # file, other, sides, apart: pairs that look alike
     "Photographs that look alike, and the sides of the first split where they are."
     pairs = near_duplicates(collection.manifest)
     pairs = pairs[pairs["file"].isin(collection.place) & pairs["other"].isin(collection.place)]
     phase = [[PHASES[collection.images.phase[collection.place[f]]] for f in pairs[end]] for end in ("file", "other")]
-    return pairs.assign(sides=[a if a == b else f"{a}, {b}" for a, b in zip(*phase, strict=True)])
+    sides = [a if a == b else f"{a}, {b}" for a, b in zip(*phase, strict=True)]
+    apart = np.array(phase[0], dtype=str) != np.array(phase[1], dtype=str)
+    return pairs.assign(sides=pd.Series(sides, pairs.index, dtype=object), apart=apart)
 
 # %% ../../nbs/tool/checks.ipynb #c285eda2
 def mean_probabilities(found: Comparison, arm: str) -> np.ndarray:  # (N, C); NaN for photographs that are never tested

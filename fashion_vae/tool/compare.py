@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['REMEDIES', 'WITH_FINE_TUNING', 'SPLITS', 'HALVES', 'CODE', 'MEASURES', 'SIDES', 'split_configs', 'fit_remedy',
            'doubling_gains', 'split_stage', 'split_as_process', 'fit_splits', 'Comparison', 'mean_interval', 'compare',
-           'best_remedy', 'list_words', 'verdict', 'recall_sentence', 'advice_sentences', 'comparison_table',
-           'class_lines', 'mean_gamma_curve']
+           'compare_photographs', 'best_remedy', 'list_words', 'verdict', 'remedy_label', 'recall_sentence',
+           'advice_sentences', 'comparison_table', 'class_lines', 'mean_gamma_curve', 'bootstrap_accuracy',
+           'expected_accuracy', 'keep_model']
 
-# %% ../../nbs/tool/compare.ipynb #c1221bad
+# %% ../../nbs/tool/compare.ipynb #c1f8aefc
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,11 +25,12 @@ from torch import Tensor
 
 import fashion_vae.study.posthoc  # noqa: F401 (registers its arms)
 from ..classifier import FeatureSet
-from ..data import PHASES
+from ..data import PHASES, grouping_note
 from ..lib.arms import BASELINE, parse_arm
 from ..lib.config import RunConfig
 from ..lib.files import InputError
 from ..lib.metrics import GAMMAS, gamma_curve, metrics_table
+from ..lib.models import save_model
 from ..lib.progress import progress
 from ..lib.report import corrected_interval, format_ci
 from fashion_vae.pipeline import (
@@ -172,7 +175,7 @@ def mean_interval(values: np.ndarray, test_share: float, level: float = 0.95) ->
     "A mean over splits with its corrected interval (Nadeau and Bengio 2003)."
     return float(values.mean()), *corrected_interval(values, test_share, level)
 
-# %% ../../nbs/tool/compare.ipynb #c1a2282e
+# %% ../../nbs/tool/compare.ipynb #c7bb6455
 def compare(
     configs: list[RunConfig],  # of split_configs
     arms: tuple[str, ...],
@@ -185,6 +188,12 @@ def compare(
     fit_splits(runs, arms, workers)
     arrays, records = zip(*(split_stage(run, arms) for run in runs), strict=True)
     return Comparison(runs, arms, [row for record in records for row in record["rows"]], list(arrays))
+
+
+def compare_photographs(fine_tune: bool, workers: int, **given) -> Comparison:  # given: fields of RunConfig
+    "The comparison that the command makes."
+    configs = split_configs(fine_tune, SPLITS[fine_tune], **given)
+    return compare(configs, WITH_FINE_TUNING if fine_tune else REMEDIES, workers)
 
 # %% ../../nbs/tool/compare.ipynb #c1adde51
 MEASURES = {"acc_h": "acc_h", "acc_h_class": "class-mean acc_h", "mean_recall": "mean recall"}
@@ -210,7 +219,12 @@ def verdict(gains: dict[str, tuple[float, float, float]]) -> str:  # measure in 
     rest = [name for name in gains if name not in up + down]
     return "; ".join(parts + [f"not decided by {list_words(rest)}"] * bool(rest))
 
-# %% ../../nbs/tool/compare.ipynb #c14589ec
+# %% ../../nbs/tool/compare.ipynb #c79115aa
+def remedy_label(arm: str) -> str:
+    "A remedy in words."
+    return "no remedy" if arm == BASELINE else parse_arm(arm).label
+
+
 def recall_sentence(found: Comparison, arm: str) -> str:
     "What a remedy changes on either side."
     texts = []
@@ -225,17 +239,17 @@ def advice_sentences(found: Comparison) -> list[str]:
     "The advice in words, with intervals in brackets."
     best = best_remedy(found)
     if best == BASELINE:
-        return ["Use no remedy.", f"{parse_arm(BASELINE).label}, plain training, has the largest acc_h."]
+        return ["Use no remedy.", "Plain training has the largest acc_h."]
     gains = {words: found.gain(measure, best) for measure, words in MEASURES.items()}
     changed = list_words([f"{words} by {format_ci(*gain)}" for words, gain in gains.items()])
     return [
-        f"If rare classes matter as much as common ones, use {parse_arm(best).label}.",
+        f"If rare classes matter as much as common ones, use {remedy_label(best)}.",
         recall_sentence(found, best),
         f"Accuracy on all photographs changes by {format_ci(*found.gain('acc', best))} points.",
         f"How sure is this? It changes {changed} points: {verdict(gains)}.",
     ]
 
-# %% ../../nbs/tool/compare.ipynb #c14ce915
+# %% ../../nbs/tool/compare.ipynb #c71b2220
 SIDES = {"minority": "rare classes", "majority": "common classes", "acc": "accuracy"}
 
 
@@ -243,7 +257,7 @@ def comparison_table(found: Comparison) -> pd.DataFrame:  # text
     "Each remedy: its measures, and its gain over plain training with an interval."
     lines = []
     for arm in sorted(found.arms, key=lambda name: -found.by_split("acc_h")[name].mean()):
-        line = {"remedy": parse_arm(arm).label, "code": arm}
+        line = {"remedy": remedy_label(arm), "code": arm}
         for measure, words in (MEASURES | SIDES).items():
             line[words] = f"{found.by_split(measure)[arm].mean():.1f}"
             if measure in MEASURES and arm != BASELINE:
@@ -275,3 +289,39 @@ def mean_gamma_curve(found: Comparison, gammas: list[float] = GAMMAS) -> pd.Data
         y = run.split.images.labels[arrays["test"]]
         curves.append(gamma_curve(arrays[f"logits.{BASELINE}"], y, run.split.minority, gammas))
     return sum(curves) / len(curves)
+
+# %% ../../nbs/tool/compare.ipynb #c199e644
+def bootstrap_accuracy(
+    right: np.ndarray,  # (N,) bool
+    groups: np.ndarray,  # (N,) what is drawn together
+    rng: np.random.Generator,
+    n: int = 2000,  # resamples
+) -> tuple[float, float, float]:  # percent: accuracy, and a 95 % interval
+    "Accuracy on test photographs with a bootstrap over groups."
+    _, index = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(index, right), np.bincount(index)  # (G,)
+    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), n)  # (n, G)
+    low, high = np.percentile(100 * (drawn @ sums) / (drawn @ sizes), [2.5, 97.5])
+    return float(100 * right.mean()), float(low), float(high)
+
+# %% ../../nbs/tool/compare.ipynb #c1cb7b9a
+def expected_accuracy(found: Comparison, arm: str) -> dict[str, tuple[float, float, float]]:  # of all, common, rare
+    "Accuracy of the kept model on the test photographs of its split, with 95 % intervals."
+    split, arrays = found.runs[0].split, found.arrays[0]
+    y, answers = split.labels("test"), arrays[f"logits.{arm}"].argmax(1)
+    names = np.arange(len(y)) if split.images.groups is None else split.images.groups[split.test]
+    rare, rng = split.is_minority(y), np.random.default_rng(0)
+    sides = {"all": rare | ~rare, "common": ~rare, "rare": rare}
+    return {side: bootstrap_accuracy((answers == y)[own], names[own], rng) for side, own in sides.items()}
+
+# %% ../../nbs/tool/compare.ipynb #c1c6080b
+def keep_model(found: Comparison, arm: str, folder: Path) -> Path:
+    "Save the classifier of a remedy that was trained on the first split."
+    run, arrays, own = found.runs[0], found.arrays[0], parse_arm(arm)
+    trained = own if own.kind.fine_tuned else parse_arm(BASELINE)
+    stages = imagenet_stage(run) if run.config.features == "imagenet" else arm_stage(run, trained)
+    scale = {f"net.{name}": arrays[name] for name in ("mean", "std")}
+    row = next(row for row in found.rows if row["arm"] == arm and row["draw"] == run.config.draw)
+    heads = {arm: (arrays[f"weight.{arm}"], arrays[f"bias.{arm}"])}
+    note = grouping_note(run.split.images)
+    return save_model(folder, run.config, run.backbone, [row], stages[0], scale, heads, groups=note)
