@@ -110,7 +110,7 @@ def figure_entry(figure, caption: str) -> dict:  # what the template shows
     plt.close(figure)
     return entry
 
-# %% ../../nbs/tool/page.ipynb #c489543e
+# %% ../../nbs/tool/page.ipynb #c43b66f7
 MOST = 24  # items of a sheet
 
 
@@ -150,9 +150,9 @@ def alike_items(collection: Collection) -> list[dict]:
     sets = pd.Series(names).groupby(join_groups(names, ends)).agg(list)
     apart = set(pairs["file"][pairs["apart"]]) | set(pairs["other"][pairs["apart"]])
     sets = sorted((s for s in sets if len(s) > 1), key=lambda s: (not apart & set(s), -len(s)))
-    for files in sets[:MOST]:
-        sides = " on two sides" if apart & set(files) else ""
-        items.append(sheet_item(collection, files[:4], [f"{len(files)} photographs{sides}"], [one_line(files[0])]))
+    for same in sets[:MOST]:
+        sides = " on two sides" if apart & set(same) else ""
+        items.append(sheet_item(collection, same[:4], [f"{len(same)} photographs{sides}"], [one_line(same[0])]))
     return items
 
 # %% ../../nbs/tool/page.ipynb #c460ea6d
