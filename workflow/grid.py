@@ -19,7 +19,7 @@ import yaml
 
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import study_arms, table_arms
-from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
+from fashion_vae.lib.config import RunConfig, read_parameters, run_id, source_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
 from fashion_vae.lib.photos import drop_small_classes
@@ -202,7 +202,7 @@ def name_results(config: RunConfig) -> str:
     for field, form in forms.items():
         value = getattr(config, field)
         if value != getattr(default, field):
-            parts.append(form.format(weights_name(value) if field == "weights" else value))
+            parts.append(form.format(source_name(value) if field == "weights" else value))
     return "-".join(parts)
 
 
