@@ -32,10 +32,13 @@ def read_npz(data: bytes) -> tuple[np.ndarray, np.ndarray]:  # files, (N,); feat
         missing = {"files", "features"} - set(arrays)
         if missing:
             raise ValueError(f"no array {min(missing)!r}; it has {', '.join(arrays) or 'none'}")
-        files = arrays["files"]
-        if files.dtype.kind != "U":
-            raise ValueError(f"files are {files.dtype}; needed is text, as np.array(list_of_names) makes it")
-        return files, arrays["features"]
+        try:
+            files, x = arrays["files"], arrays["features"]
+        except ValueError as e:  # numpy refuses a pickle like this
+            raise ValueError(f"{e}; np.array(list_of_names) makes text, which needs no pickle") from None
+    if files.dtype.kind != "U":
+        raise ValueError(f"files are {files.dtype}; needed is text, as np.array(list_of_names) makes it")
+    return files, x
 
 # %% ../../nbs/lib/features.ipynb #fe000012
 def read_safetensors(data: bytes) -> tuple[list, np.ndarray]:  # files; features, (N, D)
@@ -99,7 +102,7 @@ def read_features(path: Path, data: bytes) -> tuple[list, np.ndarray]:  # data: 
     except Exception as e:  # each reader has its own errors
         problem = " ".join(str(e).split())[:200] or type(e).__name__
         raise ValueError(problem if type(e) is ValueError else f"it cannot be read ({problem})") from None
-    return list(files), x
+    return np.asarray(files, object).tolist(), x
 
 # %% ../../nbs/lib/features.ipynb #fe000023
 def find_rows(files: list[str], x: np.ndarray, photos: list[str]) -> np.ndarray:  # (n,) rows of x
