@@ -11,7 +11,6 @@ __all__ = ['IMAGENET', 'LITE', 'BACKBONES', 'ON_CPU', 'AUGMENTED', 'NO_NETWORK',
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
-from os.path import commonprefix
 from typing import Literal
 
 from pydantic import Field
@@ -72,10 +71,10 @@ def check_backbone(name: str) -> str:  # the name
     "Return the name of a network. Raise `InputError` with the nearest name if there is no such network."
     if name in BACKBONES or name in timm_names():
         return name
-    near = get_close_matches(name, BACKBONES, 5, 0.8) or get_close_matches(name, sorted(timm_names()), 5)
-    best = max(near, key=lambda other: len(commonprefix([other, name])), default="")  # versions differ at the end
+    longer = sorted((other for other in timm_names() if name and other.startswith(name)), key=len)
+    near = get_close_matches(name, BACKBONES, 1, 0.8) or longer or get_close_matches(name, sorted(timm_names()), 1)
     more = "any network of timm" + " (pip install 'fashion_vae[photos]')" * (not timm_names())
-    hint = f"; did you mean {best}?" if best else ""
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"parameter backbone = {name!r}: allowed are {', '.join(sorted(BACKBONES))} and {more}{hint}")
 
 # %% ../../nbs/lib/defaults.ipynb #f3a71003

@@ -67,7 +67,7 @@ def test_to_measure_the_width_takes_neither_memory_nor_random_numbers(monkeypatc
     assert torch.equal(state, torch.get_rng_state())
 
 
-NEAR = [("mobilenetv3_small_05", "mobilenetv3_small_050"), ("resnet51", "resnet50"), ("vit_tiny_16", "vit_tiny_")]
+NEAR = [("mobilenetv3_small_05", "mobilenetv3_small_050"), ("resnet51", "resnet50"), ("vit_tiny_patch16_242", "vit_")]
 
 
 @pytest.mark.parametrize("name,near", NEAR)
