@@ -67,6 +67,7 @@ def is_timm(name: str) -> bool:  # name: of a network
     return name not in ("none", "resnet-small", "resnet18", "resnet50")
 
 
+# %% ../../nbs/lib/defaults.ipynb #f3a71009
 def check_backbone(name: str) -> str:  # the name
     "Return the name of a network. Raise `InputError` with the nearest name if there is no such network."
     if name in BACKBONES or name in timm_names():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,8 +173,8 @@ def test_a_vector_that_is_not_finite_is_named(value, tmp_path):
 
 
 def test_each_photograph_has_one_vector():
-    files, x = [*FILES, "a/1.jpg", "extra", "extra"], X[[0, 1, 2, 0, 1, 2]]
-    assert find_rows(files, x, ["百 b/3.jpg", "a/1.jpg"]).tolist() == [2, 0]
+    files, x = ["a/1.jpg", *FILES, "extra", "extra"], X[[0, 0, 1, 2, 1, 2]]
+    assert find_rows(files, x, ["百 b/3.jpg", "a/1.jpg"]).tolist() == [3, 0]
     with pytest.raises(ValueError, match="'extra' stands there twice with different vectors"):
         find_rows(files, x, ["extra"])
     with pytest.raises(ValueError, match=r"2 of 3 photographs have no vector, the first is 'A/1.jpg'; .* 'a/1.jpg'"):
@@ -263,6 +264,24 @@ def test_other_bytes_are_other_features_and_are_not_taken_in_a_run(photographs, 
         file.unlink()
     with pytest.raises(InputError, match=r"^parameter features = .*: the file has changed since the run began"):
         pipeline.features_for(runs[0])
+
+
+def test_a_photograph_with_another_name_has_another_vector(photographs, vectors, quick):
+    root = vectors.parent / "photos"
+    shutil.copytree(photographs, root)
+    with np.load(vectors) as arrays:
+        given = dict(zip(arrays["files"].tolist(), arrays["features"], strict=True))
+    given["red/IMG 00.png"] = given["red/IMG 0.png"] + 9  # it has the place of IMG 0 in the order of the files
+    np.savez(vectors, files=[*given], features=[*given.values()])
+    before = file_run(root, vectors, draw=4)
+    means = [pipeline.feature_set(before).vae.mean]
+    (root / "red" / "IMG 0.png").rename(root / "red" / "IMG 00.png")
+    run = file_run(root, vectors, draw=4)
+    means.append(pipeline.feature_set(run).vae.mean)
+    row = int(np.flatnonzero(run.split.images.files == "red/IMG 00.png")[0])
+    assert row in run.split.train and run.split.images.digest == before.split.images.digest
+    assert np.array_equal(pipeline.feature_file_stage(run)[0]["x"][row], np.float32(given["red/IMG 00.png"]))
+    assert not torch.equal(*means)
 
 
 def test_other_photographs_with_the_same_file_have_vectors_of_their_own(photographs, vectors):
