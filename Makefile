@@ -1,5 +1,6 @@
 # make paper: all experiments and Table 2; make test: all tests; make lab: the notebooks
 # On photographs: make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]
+# [FEATURES=features.npz]
 # What is typed after make is text: make expands nothing in it, and it reaches a shell only through the environment.
 is_typed = $(findstring command,$(origin $1))
 # only what is typed after make: the environment may use a name like ROOT for something else
@@ -8,6 +9,7 @@ export FASHION_VAE_DATA := $(call typed,DATA)
 export FASHION_VAE_ROOT := $(call typed,ROOT)
 export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
+export FASHION_VAE_FEATURES := $(call typed,FEATURES)
 export ARGS := $(call typed,ARGS)
 export PYTHON ?= python3.11
 export CORES ?= all
@@ -16,7 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 $(foreach name,$(.VARIABLES),$(if $(call is_typed,$(name)),$(eval override $(name) := $$(value $(name)))))
 
 override SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
-override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
+override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL= FASHION_VAE_FEATURES=
 override ROWS = $(if $(RERUN),runs/report,results)
 
 .PHONY: paper evidence search publish test soak bench gpu lab sync notebooks lock

@@ -39,6 +39,7 @@ class ImageData:
     names: np.ndarray  # (N,) digests, one an image
     digest: str  # SHA-256 of all of it
     groups: np.ndarray | None = None  # (N,) names: each group is in one phase; None: no groups
+    files: np.ndarray | None = None  # (N,) paths below the root; None: the images have no files
 
     def indices(self, label: int, phase: str) -> np.ndarray:
         "The images of one class in one phase, in the order of the file."
@@ -254,7 +255,8 @@ def split_photographs(
     phase = assign(labels, keys, classes, salt)
     content = hashlib.sha256(f"{digest}{classes}{labels.tolist()}{phase.tolist()}".encode()).hexdigest()
     used = pixels[: len(rows)] if len(rows) == rows.max() + 1 else pixels[rows]  # a slice is not copied
-    return ImageData(name, used, labels, phase, classes, names, content, groups)
+    files = usable["file"].to_numpy(object) if "file" in usable else None
+    return ImageData(name, used, labels, phase, classes, names, content, groups, files)
 
 # %% ../nbs/00_data.ipynb #7080baa3
 def load_images(

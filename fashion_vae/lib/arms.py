@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .config import is_feature_file, is_frozen
 from .files import InputError
 
 # %% ../../nbs/lib/arms.ipynb #46ac213b
@@ -216,7 +217,9 @@ def not_available(
         return ""
     if arm.kind.fine_tuned and arm.kind.name not in (BASELINE, UPPER_BOUND):
         return "it trains the network, and these features come from another one"
-    if features == "imagenet":
+    if arm.kind.family == "augmented images" and is_feature_file(features):
+        return "it needs the network, and a file of features has none"
+    if is_frozen(features):
         return "it is plain here" if arm.name == "crt1" else ""
     return "it starts from the head of plain" if arm.kind.family == "post-hoc correction" else ""
 

@@ -27,8 +27,8 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from .arms import Input, parse_arm
-from .config import BaseConfig, RunConfig, run_id
-from .defaults import BACKBONES, BackboneConfig
+from .config import BaseConfig, RunConfig, is_frozen, run_id
+from .defaults import BackboneConfig, check_backbone, network_width
 from fashion_vae.lib.files import (
     InputError,
     atomic_write,
@@ -83,7 +83,7 @@ def input_kind(
     kind = parse_arm(arm).kind.input
     if kind == "[x; z′]":
         raise InputError(f"arm {arm!r}: it cannot be saved, because a model holds the VAE of the other arms alone")
-    return "x" if features == "imagenet" and kind == "own head" else kind
+    return "x" if is_frozen(features) and kind == "own head" else kind
 
 
 def model_folder(
@@ -184,7 +184,9 @@ def save_model(
     stacking: dict[str, dict] | None = None,  # arm -> γ and counts of its classifier, as for `describe_arm`
     groups: str = "",  # a sentence for the card: can photographs taken together be on two sides of the split?
 ) -> Path:  # the folder
-    "Write a model that predicts without the run that made it. Raise `InputError` if an arm lacks a part."
+    "Write a model that predicts without the run that made it. Raise `InputError` if an arm or the model lacks a part."
+    if config.has_feature_file:
+        raise InputError(f"parameter features = {config.features!r}: a model needs its network, and a file has none")
     inputs = {row["arm"]: input_kind(row["arm"], config.features) for row in rows}
     data = save(model_tensors(inputs, backbone, encoder or {}, heads or {}))
     about = {field: rows[0][field] for field in FROM_ROW}
@@ -220,12 +222,11 @@ class ArmRecord(BaseConfig):
 # %% ../../nbs/lib/models.ipynb #c83b0d56
 def check_preprocessing(backbone: str, config: BackboneConfig) -> None:
     "Raise `ValueError` if a network cannot take images prepared like this."
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone = {backbone[:60]!r}: allowed are {', '.join(BACKBONES)}")
-    if config.width != BACKBONES[backbone].width:
-        raise ValueError(f"width = {config.width}: {backbone} has {BACKBONES[backbone].width}")
+    check_backbone(backbone[:60])
     if not 1 <= config.side <= MAX_SIDE:
         raise ValueError(f"side = {str(config.side)[:12]}: allowed are 1 to {MAX_SIDE} pixels")
+    if config.width != (width := network_width(backbone, config.side)):
+        raise ValueError(f"width = {config.width}: {backbone} has {width}")
     if len(config.mean) not in (1, 3) or len(config.std) not in (1, 3):
         raise ValueError("mean and std: needed are numbers for one or for three channels")
     if not np.isfinite(config.mean + config.std).all() or min(config.std) <= 0:
@@ -372,8 +373,10 @@ def _read_model(folder: Path, name: str) -> Model:
     if _digest(data, about) != sha256:
         raise InputError("it is damaged (its SHA-256 differs); save it again")
     record = ModelRecord.model_validate_json(to_json(about))
-    net, tensors = make_backbone(record.backbone), load(data)
-    check_arrays(tensors, record, net)
+    tensors = load(data)
+    with torch.device("meta"):  # shapes alone: a network of another size takes no memory
+        check_arrays(tensors, record, make_backbone(record.backbone))
+    net = make_backbone(record.backbone)
     network = [name for name in tensors if name.startswith("network.")]
     net.load_state_dict({name.removeprefix("network."): tensors.pop(name) for name in network})
     net = net.eval().to(memory_format=torch.channels_last)

@@ -23,6 +23,7 @@ from ..classifier import FeatureSet, latent_head
 from ..data import repeat_counts
 from ..lib.arms import KINDS, PROPOSED, Arm, builds
 from ..lib.defaults import BACKBONES, LITE, BackboneConfig, VaeConfig
+from ..lib.files import InputError
 from ..lib.heads import FittedHead, HeadData, train_heads
 from ..lib.metrics import validation_metrics
 from ..lib.networks import as_input, augment, in_channels
@@ -166,7 +167,9 @@ def figure_views(pixels: np.ndarray, config: BackboneConfig, g: torch.Generator)
 
 # %% ../../nbs/study/18_representations.ipynb #50382137
 def trained_network(run: Run) -> nn.Module:
-    "The network whose features a run uses."
+    "The network whose features a run uses. Raise `InputError` if they come from a file."
+    if run.config.has_feature_file:
+        raise InputError(f"parameter features = {run.config.features!r}: a file has no network, and these arms need it")
     arrays, part = features_for(run), "net.0."
     state = {name.removeprefix(part): torch.from_numpy(v) for name, v in arrays.items() if name.startswith(part)}
     net = new_backbone(run.config)

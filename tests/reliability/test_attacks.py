@@ -433,7 +433,7 @@ def test_the_arguments_of_the_laboratory_are_words(made, case):
 @attack(NAMES)
 def test_the_environment_is_not_typed(made, case):
     _, env, _ = made("paper", **case)
-    assert not any(env[f"FASHION_VAE_{name}"] for name in ("ROOT", "DATA", "CSV", "PROTOCOL"))
+    assert not any(env[f"FASHION_VAE_{name}"] for name in ("ROOT", "DATA", "CSV", "PROTOCOL", "FEATURES"))
 
 
 @pytest.fixture
