@@ -6,7 +6,7 @@
 __all__ = ['Collection', 'collection_manifest', 'left_out', 'copies', 'alike', 'mean_probabilities', 'doubtful_labels',
            'file_report']
 
-# %% ../../nbs/tool/checks.ipynb #c286a969
+# %% ../../nbs/tool/checks.ipynb #c6e016c2
 import numpy as np
 import pandas as pd
 
@@ -14,19 +14,17 @@ from ..data import PHASES
 from ..lib.config import DataConfig
 from ..lib.files import writable_dir
 from ..lib.listing import resolve_root, skipped_files
-from ..lib.photos import drop_small_classes, load_photographs, manifest_report, near_duplicates
+from ..lib.photos import load_photographs, manifest_report, near_duplicates
 from .compare import Comparison
 
-# %% ../../nbs/tool/checks.ipynb #c201813b
+# %% ../../nbs/tool/checks.ipynb #c619b718
 class Collection:
     "The files of a comparison."
 
     def __init__(self, found: Comparison):
         self.config, self.images = found.runs[0].config, found.runs[0].split.images
         self.manifest = collection_manifest(self.config, found.runs[0].backbone.side)
-        kept = drop_small_classes(self.manifest, self.config.min_images)
-        kept = kept[kept["row"] >= 0].sort_values("row")
-        self.files = kept["file"].tolist()  # of each image
+        self.files = self.images.files.tolist()  # of each image
         self.place = {file: i for i, file in enumerate(self.files)}  # file -> image
 
 

@@ -25,10 +25,11 @@ except ImportError:  # an extra
 
 from ..lib.files import InputError, atomic_write, read_regular
 
-# %% ../../nbs/tool/cli.ipynb #c4c0cb04
+# %% ../../nbs/tool/cli.ipynb #c410346e
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Class imbalance in photographs: which remedy helps, and how surely?")  # fmt: skip
-NAMES = {"root": "PHOTOS", "csv": "--csv", "group": "--group", "min_images": "--min-images", "runs": "--out"}
+NAMES = {"root": "PHOTOS", "csv": "--csv", "group": "--group", "min_images": "--min-images", "runs": "--out",
+         "features": "--features", "backbone": "--backbone", "weights": "--weights", "nproc": "--cores"}  # fmt: skip
 
 
 @app.callback()
@@ -114,7 +115,7 @@ def balance(
     if choice.warning:
         typer.echo(f"Caution: {choice.warning}", err=True)
 
-# %% ../../nbs/tool/cli.ipynb #c45330b0
+# %% ../../nbs/tool/cli.ipynb #c406f91d
 def absolute(path: str) -> str:  # as typed; relative to the current folder
     "An absolute path, or nothing."
     return str(Path(os.path.expanduser(path)).absolute()) if path else ""
@@ -129,6 +130,9 @@ def compare(
     csv: option("Table with the columns image and label, instead of one folder a class.") = "",
     group: option("Column that says what was taken together; auto: group, if the table has it.") = "auto",
     min_images: option("Leave out classes with fewer photographs.", int, min=1) = 1,
+    features: option("File of another program's features: npz, safetensors or parquet.") = "",
+    backbone: option("Network of timm; its weights in a file.") = "auto",
+    weights: option("File with the weights of the network.") = "auto",
     fine_tune: option("Train the network too, on each split; takes hours without a GPU.", bool) = False,
     out: option("Folder for report.html and the model.") = "report",
     cores: option("Processes.", int, min=1) = CORES,
@@ -144,10 +148,15 @@ def compare(
 
     set_theme()
     folder = Path(absolute(out))
+    if features and fine_tune:
+        raise InputError("--features and --fine-tune: allowed is one of them, because features have no network to train")
     given = {"csv": csv, "group": group, "min_images": min_images, "runs": str(folder / "work")}
-    found = compare_photographs(fine_tune, cores, root=absolute(photos), **given)
+    given |= {"features": "plain" if fine_tune else absolute(features) or "imagenet"}
+    given |= {"backbone": backbone, "weights": weights if weights == "auto" else absolute(weights)}
+    found = compare_photographs(cores, root=absolute(photos), **given)
     model = keep_model(found, best_remedy(found), folder / "model")
     commands = f"fashion-vae predict photo.jpg --model {model}\nfashion-vae export {model}"
+    commands = "" if features else commands
     report = write_page(folder / "report.html", found, Collection(found), Path(photos).name, commands)
     typer.echo("\n".join([*advice_sentences(found), "", f"report: {report}", f"model:  {model}"]))
 

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MEASURES', 'SIDES', 'Comparison', 'mean_interval', 'compare', 'compare_photographs', 'best_remedy', 'list_words',
            'verdict', 'remedy_label', 'recall_sentence', 'advice_sentences', 'comparison_table', 'class_lines',
-           'mean_gamma_curve', 'bootstrap_accuracy', 'expected_accuracy', 'keep_model']
+           'mean_gamma_curve', 'bootstrap_accuracy', 'expected_accuracy', 'keep_classifier', 'keep_model']
 
-# %% ../../nbs/tool/compare.ipynb #c7a24868
+# %% ../../nbs/tool/compare.ipynb #c7763c93
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ import pandas as pd
 
 from ..data import grouping_note
 from ..lib.arms import BASELINE, parse_arm
-from ..lib.config import RunConfig
+from ..lib.config import RunConfig, is_frozen
+from ..lib.files import atomic_write
 from ..lib.metrics import GAMMAS, gamma_curve, metrics_table
 from ..lib.models import save_model
 from ..lib.report import corrected_interval, format_ci
@@ -55,7 +57,7 @@ def mean_interval(values: np.ndarray, test_share: float, level: float = 0.95) ->
     "A mean over splits with its corrected interval (Nadeau and Bengio 2003)."
     return float(values.mean()), *corrected_interval(values, test_share, level)
 
-# %% ../../nbs/tool/compare.ipynb #c7d2b106
+# %% ../../nbs/tool/compare.ipynb #c75bb0d6
 def compare(
     configs: list[RunConfig],  # of split_configs
     arms: tuple[str, ...],
@@ -67,10 +69,11 @@ def compare(
     return Comparison(runs, arms, [row for record in records for row in record["rows"]], list(arrays))
 
 
-def compare_photographs(fine_tune: bool, workers: int, **given) -> Comparison:  # given: fields of RunConfig
+def compare_photographs(workers: int, **given) -> Comparison:  # given: fields of RunConfig
     "The comparison that the command makes."
-    configs = split_configs(fine_tune, SPLITS[fine_tune], **given)
-    return compare(configs, WITH_FINE_TUNING if fine_tune else REMEDIES, workers)
+    frozen = is_frozen(given.get("features", "imagenet"))
+    configs = split_configs(SPLITS["frozen" if frozen else "fine-tuned"], **given)
+    return compare(configs, REMEDIES if frozen else WITH_FINE_TUNING, workers)
 
 # %% ../../nbs/tool/compare.ipynb #c1adde51
 MEASURES = {"acc_h": "acc_h", "acc_h_class": "class-mean acc_h", "mean_recall": "mean recall"}
@@ -191,10 +194,23 @@ def expected_accuracy(found: Comparison, arm: str) -> dict[str, tuple[float, flo
     sides = {"all": rare | ~rare, "common": ~rare, "rare": rare}
     return {side: bootstrap_accuracy((answers == y)[own], names[own], rng) for side, own in sides.items()}
 
-# %% ../../nbs/tool/compare.ipynb #c1c6080b
+# %% ../../nbs/tool/compare.ipynb #c790e213
+def keep_classifier(found: Comparison, arm: str, folder: Path) -> Path:
+    "Save what turns features of another program into scores: (x - mean) / std @ weight.T + bias."
+    arrays, classes = found.arrays[0], np.array(found.runs[0].split.images.classes)
+    parts = {name: arrays[name] for name in ("mean", "std")} | {"classes": classes}
+    parts |= {name: arrays[f"{name}.{arm}"] for name in ("weight", "bias")}
+    file = io.BytesIO()
+    np.savez(file, **parts)
+    atomic_write(folder / "classifier.npz", file.getvalue())
+    return folder
+
+
 def keep_model(found: Comparison, arm: str, folder: Path) -> Path:
     "Save the classifier of a remedy that was trained on the first split."
     run, arrays, own = found.runs[0], found.arrays[0], parse_arm(arm)
+    if run.config.has_feature_file:
+        return keep_classifier(found, arm, folder)
     trained = own if own.kind.fine_tuned else parse_arm(BASELINE)
     stages = imagenet_stage(run) if run.config.features == "imagenet" else arm_stage(run, trained)
     scale = {f"net.{name}": arrays[name] for name in ("mean", "std")}

@@ -155,7 +155,7 @@ def alike_items(collection: Collection) -> list[dict]:
         items.append(sheet_item(collection, same[:4], [f"{len(same)} photographs{sides}"], [one_line(same[0])]))
     return items
 
-# %% ../../nbs/tool/page.ipynb #c460ea6d
+# %% ../../nbs/tool/page.ipynb #c4ecf31f
 def summary_text(found: Comparison) -> str:
     "The collection in one sentence."
     split, images = found.runs[0].split, found.runs[0].split.images
@@ -195,11 +195,14 @@ def model_texts(found: Comparison, arm: str) -> list[str]:
 def method_texts(found: Comparison) -> list[str]:
     "How the numbers were made."
     run = found.runs[0]
-    trained = "with published weights" if run.config.features == "imagenet" else "fine-tuned on each split"
+    frozen = {True: "not trained further", False: "fine-tuned on each split"}[run.config.is_frozen]
+    source = f"Features come from {run.config.backbone} at {run.backbone.side} pixels, {frozen}."
+    if run.config.has_feature_file:
+        source = f"Features come from the file {Path(run.config.features).name}: {run.backbone.width} numbers each."
     shares = "about 60 % of each class for training, 5 % for validation and 35 % for the test"
     return [
         f"{len(found.runs)} random splits: {shares}. {grouping_note(run.split.images)}",
-        f"Features come from {run.config.backbone} at {run.backbone.side} pixels, {trained}.",
+        source,
         "A class is rare if it has fewer training photographs than half the mean. The remedy with the largest acc_h is"
         " advised. Intervals are corrected for the overlap of the splits (Nadeau and Bengio 2003) and for the number of"
         " remedies (Bonferroni).",

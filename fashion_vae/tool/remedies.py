@@ -6,7 +6,7 @@
 __all__ = ['REMEDIES', 'WITH_FINE_TUNING', 'SPLITS', 'HALVES', 'CODE', 'split_configs', 'fit_remedy', 'doubling_gains',
            'split_stage', 'split_as_process', 'fit_splits', 'fit_all']
 
-# %% ../../nbs/tool/remedies.ipynb #c87c6305
+# %% ../../nbs/tool/remedies.ipynb #c892abc6
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
@@ -27,6 +27,7 @@ from fashion_vae.pipeline import (
     Run,
     arm_row,
     arm_stage,
+    feature_identity,
     finetuned_row,
     imagenet_stage,
     plain_features,
@@ -37,19 +38,18 @@ from fashion_vae.pipeline import (
 )
 from ..study.representations import class_means, inverse_covariance
 
-# %% ../../nbs/tool/remedies.ipynb #c8e04da5
+# %% ../../nbs/tool/remedies.ipynb #c853a93d
 REMEDIES = ("plain", "gamma-oof", "la-posthoc", "crtbal", "avg", "lda")
 WITH_FINE_TUNING = ("plain", "osbal", "la-posthoc", "crtbal", "avg")
-SPLITS = {False: 10, True: 5}  # fine-tuning? -> random splits
+SPLITS = {"frozen": 10, "fine-tuned": 5}
 
 
 def split_configs(
-    fine_tune: bool,
     splits: int,
-    **given,  # fields of RunConfig: root, csv, group, runs, …
+    **given,  # fields of RunConfig: root, csv, group, runs, features, …
 ) -> list[RunConfig]:
     "A run for each random split of photographs that are imbalanced as they are."
-    fixed = {"dataset": "folder", "protocol": "natural", "features": "plain" if fine_tune else "imagenet"}
+    fixed = {"dataset": "folder", "protocol": "natural", "features": "imagenet"}
     return [RunConfig(**(fixed | given), draw=split) for split in range(splits)]
 
 # %% ../../nbs/tool/remedies.ipynb #c8086485
@@ -92,7 +92,7 @@ def doubling_gains(
             gains[label] = (logits[own][:, [label]] > others).double().mean() - (changed > others).double().mean()
     return gains
 
-# %% ../../nbs/tool/remedies.ipynb #c8bba47b
+# %% ../../nbs/tool/remedies.ipynb #c8f0e471
 CODE = ("tool.remedies", "study.posthoc", "study.representations", "classifier", "vae", "lib.heads", "lib.metrics")
 
 
@@ -111,7 +111,7 @@ def _fit_remedies(run: Run, arms: tuple[str, ...]) -> tuple[dict, dict]:
 
 def split_stage(run: Run, arms: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict]:
     "All remedies on one split, from the cache or trained now. The record has their rows."
-    identity = stage_identity(run, run.backbone, run.head, features=run.config.features, arms=list(arms))
+    identity = stage_identity(run, run.backbone, run.head, **feature_identity(run), arms=list(arms))
     return run.cache.get("remedies", identity, CODE + STAGE_1, lambda _: _fit_remedies(run, arms))
 
 # %% ../../nbs/tool/remedies.ipynb #c892b843
