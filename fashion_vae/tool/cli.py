@@ -115,7 +115,7 @@ def balance(
     if choice.warning:
         typer.echo(f"Caution: {choice.warning}", err=True)
 
-# %% ../../nbs/tool/cli.ipynb #c406f91d
+# %% ../../nbs/tool/cli.ipynb #c4f4ddd9
 def absolute(path: str) -> str:  # as typed; relative to the current folder
     "An absolute path, or nothing."
     return str(Path(os.path.expanduser(path)).absolute()) if path else ""
@@ -143,13 +143,13 @@ def compare(
     """
     from fashion_vae.lib.plots import set_theme
     from fashion_vae.tool.checks import Collection
-    from fashion_vae.tool.compare import advice_sentences, best_remedy, compare_photographs, keep_model
+    from fashion_vae.tool.compare import advice_text, best_remedy, compare_photographs, keep_model
     from fashion_vae.tool.page import write_page
 
     set_theme()
     folder = Path(absolute(out))
     if features and fine_tune:
-        raise InputError("--features and --fine-tune: allowed is one of them, because features have no network to train")
+        raise InputError("--features and --fine-tune: allowed is one of them; features have no network to train")
     given = {"csv": csv, "group": group, "min_images": min_images, "runs": str(folder / "work")}
     given |= {"features": "plain" if fine_tune else absolute(features) or "imagenet"}
     given |= {"backbone": backbone, "weights": weights if weights == "auto" else absolute(weights)}
@@ -158,7 +158,7 @@ def compare(
     commands = f"fashion-vae predict photo.jpg --model {model}\nfashion-vae export {model}"
     commands = "" if features else commands
     report = write_page(folder / "report.html", found, Collection(found), Path(photos).name, commands)
-    typer.echo("\n".join([*advice_sentences(found), "", f"report: {report}", f"model:  {model}"]))
+    typer.echo(f"{advice_text(found)}\n\nreport: {report}\nmodel:  {model}")
 
 # %% ../../nbs/tool/cli.ipynb #c4974f71
 @app.command()

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST', 'FEW', 'figure_gains', 'summed_row', 'figure_confusion', 'figure_gamma', 'data_uri', 'thumbnail',
-           'figure_entry', 'doubt_items', 'sheet_item', 'copy_items', 'alike_items', 'summary_text', 'caution_texts',
-           'model_texts', 'method_texts', 'remedy_lines', 'class_entries', 'page_values', 'render_page', 'write_page']
+           'figure_entry', 'short_path', 'doubt_items', 'sheet_item', 'copy_items', 'alike_items', 'alike_sets',
+           'summary_text', 'caution_texts', 'model_texts', 'method_texts', 'remedy_lines', 'class_entries',
+           'page_values', 'render_page', 'write_page']
 
-# %% ../../nbs/tool/page.ipynb #c45d28da
+# %% ../../nbs/tool/page.ipynb #c404f5c7
 import base64
 import io
 from importlib.resources import files
@@ -19,7 +20,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from ..data import grouping_note
-from ..lib.arms import BASELINE, parse_arm
+from ..lib.arms import BASELINE
 from ..lib.exhibits import plot_confusion
 from ..lib.files import InputError, atomic_write
 from ..lib.groups import join_groups
@@ -29,16 +30,21 @@ from .checks import Collection, alike, copies, doubtful_labels, file_report
 from fashion_vae.tool.compare import (
     MEASURES,
     Comparison,
-    advice_sentences,
     best_remedy,
     class_lines,
     comparison_table,
     expected_accuracy,
+    headline,
+    list_words,
     mean_gamma_curve,
+    next_best,
+    outcome_lines,
+    photograph_next,
     remedy_label,
 )
+from .remedies import WORDS
 
-# %% ../../nbs/tool/page.ipynb #c4a2b18d
+# %% ../../nbs/tool/page.ipynb #c453d44a
 def figure_gains(found: Comparison):  # figure, caption
     "Gain of each remedy under each measure."
     arms = [arm for arm in comparison_table(found)["code"] if arm != BASELINE]
@@ -46,7 +52,8 @@ def figure_gains(found: Comparison):  # figure, caption
     for ax, (measure, words) in zip(axes, MEASURES.items(), strict=True):
         for y, arm in enumerate(arms):
             mean, low, high = found.gain(measure, arm)
-            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=parse_arm(arm).kind.colour)
+            colour = "#0173b2" if y == 0 else "0.5"  # the best one comes first
+            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colour)
         ax.axvline(0, color="0.4", lw=0.8)
         ax.set(title=words, xlabel="points")
         ax.grid(visible=False, axis="y")
@@ -110,17 +117,22 @@ def figure_entry(figure, caption: str) -> dict:  # what the template shows
     plt.close(figure)
     return entry
 
-# %% ../../nbs/tool/page.ipynb #c43b66f7
+# %% ../../nbs/tool/page.ipynb #c48dfe3b
 MOST = 24  # items of a sheet
+
+
+def short_path(file: str, most: int = 34) -> str:
+    "A path with its middle left out."
+    file = one_line(file)
+    return file if len(file) <= most else f"{file[: most // 2]}…{file[-most // 2 :]}"
 
 
 def doubt_items(found: Comparison, arm: str, collection: Collection) -> list[dict]:
     "The least plausible labels."
     items = []
     for line in doubtful_labels(found, arm, collection, MOST).itertuples():
-        likeliest = f"{line.likeliest}: {100 * line.its:.0f} %"
-        strong = [f"{one_line(line.label)}: {100 * line.probability:.1f} %"]
-        items.append(sheet_item(collection, [line.file], strong, [one_line(likeliest), one_line(line.file)]))
+        strong = [f"label: {one_line(line.label)}", f"guess: {one_line(line.likeliest)}, {100 * line.its:.0f} %"]
+        items.append(sheet_item(collection, [line.file], strong, [short_path(line.file)]))
     return items
 
 
@@ -137,32 +149,37 @@ def copy_items(collection: Collection) -> list[dict]:
     items = []
     for file, label, original, its_label, _, differs in table.itertuples(index=False):
         if original in collection.place and len(items) < MOST:
-            texts = [f"{one_line(file)} ({one_line(label)})", f"{one_line(original)} ({one_line(its_label)})"]
+            texts = [f"{short_path(file)} ({one_line(label)})", f"{short_path(original)} ({one_line(its_label)})"]
             items.append(sheet_item(collection, [original], ["two labels"] * differs, texts))
     return items
 
 
 def alike_items(collection: Collection) -> list[dict]:
-    "Sets of photographs that look alike, those on two sides of the split first, then the largest."
-    pairs, items = alike(collection), []
+    "Sheets of the sets that look alike."
+    items = []
+    for same, is_apart in alike_sets(collection)[:MOST]:
+        sides = " on two sides" * is_apart
+        items.append(sheet_item(collection, same[:4], [f"{len(same)} photographs{sides}"], [short_path(same[0])]))
+    return items
+
+
+def alike_sets(collection: Collection) -> list[tuple[list[str], bool]]:  # files; are they on two sides of the split?
+    "Sets of photographs that look alike, those on two sides first, then the largest."
+    pairs = alike(collection)
     names = np.array(collection.files)
     ends = pairs[["file", "other"]].map(collection.place.get).to_numpy(int)
     sets = pd.Series(names).groupby(join_groups(names, ends)).agg(list)
     apart = set(pairs["file"][pairs["apart"]]) | set(pairs["other"][pairs["apart"]])
-    sets = sorted((s for s in sets if len(s) > 1), key=lambda s: (not apart & set(s), -len(s)))
-    for same in sets[:MOST]:
-        sides = " on two sides" if apart & set(same) else ""
-        items.append(sheet_item(collection, same[:4], [f"{len(same)} photographs{sides}"], [one_line(same[0])]))
-    return items
+    sets = [(files, bool(apart & set(files))) for files in sets if len(files) > 1]
+    return sorted(sets, key=lambda entry: (not entry[1], -len(entry[0])))
 
-# %% ../../nbs/tool/page.ipynb #c4ecf31f
+# %% ../../nbs/tool/page.ipynb #c4e73329
 def summary_text(found: Comparison) -> str:
     "The collection in one sentence."
     split, images = found.runs[0].split, found.runs[0].split.images
-    n_train = np.bincount(split.labels("train"))
-    rare = [f"{one_line(images.classes[c])} ({n_train[c]})" for c in split.minority]
-    classes = f"{len(images.labels):,} photographs in {len(images.classes)} classes"
-    return f"{classes}, {len(rare)} of them rare (training photographs in the first split): {', '.join(rare)}."
+    n = np.bincount(images.labels)
+    rare = [f"{one_line(images.classes[c])} ({n[c]})" for c in split.minority]
+    return f"{len(images.labels):,} photographs in {len(images.classes)} classes. Rare are {list_words(rare)}."
 
 
 FEW = 50  # test photographs of rare classes in a split
@@ -208,13 +225,14 @@ def method_texts(found: Comparison) -> list[str]:
         " remedies (Bonferroni).",
     ]
 
-# %% ../../nbs/tool/page.ipynb #c498625b
+# %% ../../nbs/tool/page.ipynb #c46f7a7f
 def remedy_lines(found: Comparison, best: str) -> dict:  # titles and lines
     "The table of remedies."
     table, lines = comparison_table(found), []
     for line in table.drop(columns="code").itertuples(index=False):
         cells = [(value, f"{gain}".rstrip(")")) for value, _, gain in (cell.partition(" (") for cell in line[1:])]
-        lines.append({"cells": [(line[0], ""), *cells], "chosen": line[0] == remedy_label(best)})
+        name = {remedy_label(arm): arm for arm in found.arms}[line[0]]
+        lines.append({"cells": [(line[0], WORDS[name]), *cells], "chosen": name == best})
     return {"titles": list(table.columns.drop("code")), "lines": lines}
 
 
@@ -223,22 +241,23 @@ def class_entries(found: Comparison, best: str) -> list[dict]:
     table = class_lines(found, best).rename(columns={"recall, plain": "plain", "last doubling": "gain"})
     return [{"name": one_line(name)} | line for name, line in zip(table.index, table.to_dict("records"), strict=True)]
 
-# %% ../../nbs/tool/page.ipynb #c4a92aa6
+# %% ../../nbs/tool/page.ipynb #c41b06e6
 def page_values(found: Comparison, collection: Collection, name: str, commands: str) -> dict:
     "All that the template shows."
     best = best_remedy(found)
-    labels = doubtful_labels(found, best, collection, len(collection.files))
     files_table = file_report(collection).rename_axis("reason").reset_index()
-    alike_table = alike(collection)
+    sets = alike_sets(collection)
     return {
-        "name": one_line(name), "summary": summary_text(found), "advice": advice_sentences(found),
+        "name": one_line(name), "summary": summary_text(found), "headline": headline(found),
+        "outcomes": outcome_lines(found, best) if best != BASELINE else [],
+        "also": [next_best(found), photograph_next(found)],
         "cautions": caution_texts(found, collection), "splits": len(found.runs),
         "remedies": remedy_lines(found, best), "gains": figure_entry(*figure_gains(found)),
         "classes": class_entries(found, best), "chosen": remedy_label(best) if best != BASELINE else "",
         "confusion": figure_entry(*figure_confusion(found, best)), "gamma": figure_entry(*figure_gamma(found)),
-        "doubts": doubt_items(found, best, collection), "n_doubts": len(labels),
+        "doubts": doubt_items(found, best, collection),
         "copies": copy_items(collection), "n_copies": len(copies(collection)),
-        "alike": alike_items(collection), "n_alike": len(alike_table), "n_apart": int(alike_table["apart"].sum()),
+        "alike": alike_items(collection), "n_alike": len(sets), "n_apart": sum(apart for _, apart in sets),
         "most": MOST,
         "files": [{key: one_line(str(v)) for key, v in line.items()} for line in files_table.to_dict("records")],
         "model": model_texts(found, best), "method": method_texts(found), "commands": commands,
