@@ -340,9 +340,23 @@ def gather(
     atomic_write(Path(target), gzip.compress(data, mtime=0) if target.endswith(".gz") else data)
 
 
+def write_advice(folder: Path) -> None:
+    "Write remedies.md from the rows of the studies."
+    from fashion_vae.lib.advice import WORDS, Comparison, advice_markdown, share_of_tests  # slow, and rarely needed
+    from fashion_vae.lib.metrics import metrics_table
+
+    rows = [row for row in read_lines(folder / "studies.jsonl.gz") if row["arm"] in WORDS]
+    if rows:
+        found = Comparison(metrics_table(rows), share_of_tests(rows))
+        atomic_write(folder / "remedies.md", advice_markdown(found, rows[0]["dataset"]).encode())
+
+
 def show_report(environ: dict = os.environ) -> None:
     "Print the tables, the note on groups and the verdict that the grid of these settings left."
-    folder = Path("runs/report", RunConfig(**read_settings({}, environ)).setting)
+    run = RunConfig(**read_settings({}, environ))
+    folder = Path("runs/report", run.setting)
+    if run.protocol == "natural" and run.is_frozen:  # 04_results compares fine-tuned networks alone
+        write_advice(folder)
     for name in ("remedies.md", "table2.md", "findings.md", "grouping.txt", "reproduced.md"):
         if (folder / name).is_file():
             print((folder / name).read_text(encoding="utf-8"))

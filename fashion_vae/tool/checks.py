@@ -6,7 +6,7 @@
 __all__ = ['Collection', 'collection_manifest', 'left_out', 'copies', 'alike', 'mean_probabilities', 'doubtful_labels',
            'file_report']
 
-# %% ../../nbs/tool/checks.ipynb #c6e016c2
+# %% ../../nbs/tool/checks.ipynb #c6a64f87
 import numpy as np
 import pandas as pd
 
@@ -15,13 +15,13 @@ from ..lib.config import DataConfig
 from ..lib.files import writable_dir
 from ..lib.listing import resolve_root, skipped_files
 from ..lib.photos import load_photographs, manifest_report, near_duplicates
-from .compare import Comparison
+from .compare import Trained
 
-# %% ../../nbs/tool/checks.ipynb #c619b718
+# %% ../../nbs/tool/checks.ipynb #c6890b86
 class Collection:
     "The files of a comparison."
 
-    def __init__(self, found: Comparison):
+    def __init__(self, found: Trained):
         self.config, self.images = found.runs[0].config, found.runs[0].split.images
         self.manifest = collection_manifest(self.config, found.runs[0].backbone.side)
         self.files = self.images.files.tolist()  # of each image
@@ -63,8 +63,8 @@ def alike(collection: Collection) -> pd.DataFrame:  # file, other, sides, apart:
     apart = np.array(phase[0], dtype=str) != np.array(phase[1], dtype=str)
     return pairs.assign(sides=pd.Series(sides, pairs.index, dtype=object), apart=apart)
 
-# %% ../../nbs/tool/checks.ipynb #c285eda2
-def mean_probabilities(found: Comparison, arm: str) -> np.ndarray:  # (N, C); NaN for photographs that are never tested
+# %% ../../nbs/tool/checks.ipynb #c6ec8af9
+def mean_probabilities(found: Trained, arm: str) -> np.ndarray:  # (N, C); NaN for photographs that are never tested
     "Probabilities of each photograph's classes from classifiers that were not trained on it."
     images = found.runs[0].split.images
     total, times = np.zeros((len(images.labels), len(images.classes))), np.zeros(len(images.labels))
@@ -76,7 +76,7 @@ def mean_probabilities(found: Comparison, arm: str) -> np.ndarray:  # (N, C); Na
     return np.divide(total, times[:, None], out=np.full_like(total, np.nan), where=times[:, None] > 0)
 
 
-def doubtful_labels(found: Comparison, arm: str, collection: Collection, most: int = 24) -> pd.DataFrame:
+def doubtful_labels(found: Trained, arm: str, collection: Collection, most: int = 24) -> pd.DataFrame:
     "Image, file, label, its probability, and the likeliest class, where this is another one; the smallest first."
     images, p = collection.images, mean_probabilities(found, arm)
     own = p[np.arange(len(p)), images.labels]

@@ -115,7 +115,7 @@ def balance(
     if choice.warning:
         typer.echo(f"Caution: {choice.warning}", err=True)
 
-# %% ../../nbs/tool/cli.ipynb #c4f4ddd9
+# %% ../../nbs/tool/cli.ipynb #c47e4cb7
 def absolute(path: str) -> str:  # as typed; relative to the current folder
     "An absolute path, or nothing."
     return str(Path(os.path.expanduser(path)).absolute()) if path else ""
@@ -141,9 +141,10 @@ def compare(
 
     Writes report.html, and the best model to the folder model beside it.
     """
+    from fashion_vae.lib.advice import best_remedy
     from fashion_vae.lib.plots import set_theme
     from fashion_vae.tool.checks import Collection
-    from fashion_vae.tool.compare import advice_text, best_remedy, compare_photographs, keep_model
+    from fashion_vae.tool.compare import advice_text, compare_photographs, keep_model
     from fashion_vae.tool.page import write_page
 
     set_theme()

@@ -8,7 +8,7 @@ __all__ = ['MOST', 'FEW', 'figure_gains', 'summed_row', 'figure_confusion', 'fig
            'summary_text', 'caution_texts', 'model_texts', 'method_texts', 'remedy_lines', 'class_entries',
            'page_values', 'render_page', 'write_page']
 
-# %% ../../nbs/tool/page.ipynb #c404f5c7
+# %% ../../nbs/tool/page.ipynb #c44411dc
 import base64
 import io
 from importlib.resources import files
@@ -20,6 +20,16 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from ..data import grouping_note
+from fashion_vae.lib.advice import (
+    MEASURES,
+    WORDS,
+    best_remedy,
+    comparison_table,
+    headline,
+    next_best,
+    outcome_lines,
+    remedy_label,
+)
 from ..lib.arms import BASELINE
 from ..lib.exhibits import plot_confusion
 from ..lib.files import InputError, atomic_write
@@ -28,24 +38,16 @@ from ..lib.plots import RARE, WIDTH, png_bytes
 from ..lib.report import one_line
 from .checks import Collection, alike, copies, doubtful_labels, file_report
 from fashion_vae.tool.compare import (
-    MEASURES,
-    Comparison,
-    best_remedy,
+    Trained,
     class_lines,
-    comparison_table,
     expected_accuracy,
-    headline,
     list_words,
     mean_gamma_curve,
-    next_best,
-    outcome_lines,
     photograph_next,
-    remedy_label,
 )
-from .remedies import WORDS
 
-# %% ../../nbs/tool/page.ipynb #c453d44a
-def figure_gains(found: Comparison):  # figure, caption
+# %% ../../nbs/tool/page.ipynb #c4029bef
+def figure_gains(found: Trained):  # figure, caption
     "Gain of each remedy under each measure."
     arms = [arm for arm in comparison_table(found)["code"] if arm != BASELINE]
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(WIDTH, 0.8 + 0.3 * len(arms)), sharey=True, sharex=True)
@@ -62,15 +64,15 @@ def figure_gains(found: Comparison):  # figure, caption
     caption = "Gain of each remedy over no remedy. Bars are intervals that hold for all remedies together;"
     return figure, f"{caption} a bar across the line at 0 does not decide."
 
-# %% ../../nbs/tool/page.ipynb #c48252fc
-def summed_row(found: Comparison, arm: str) -> dict:
+# %% ../../nbs/tool/page.ipynb #c4caccc1
+def summed_row(found: Trained, arm: str) -> dict:
     "A row whose test counts are added over all splits."
     rows = [row for row in found.rows if row["arm"] == arm]
     counts = sum(np.array(row["confusion"]["test"]) for row in rows)
     return rows[0] | {"confusion": {"test": counts.tolist()}}
 
 
-def figure_confusion(found: Comparison, arm: str):  # figure, caption
+def figure_confusion(found: Trained, arm: str):  # figure, caption
     "Confusion without a remedy, and with one."
     arms = list(dict.fromkeys([BASELINE, arm]))
     size = WIDTH, 0.9 + WIDTH / 2 * len(arms) / 2
@@ -81,8 +83,8 @@ def figure_confusion(found: Comparison, arm: str):  # figure, caption
     caption = "Answers to test photographs, in percent of the photographs of the true class, over all splits."
     return figure, f"{caption} The classes below and to the right of the orange lines are rare."
 
-# %% ../../nbs/tool/page.ipynb #c48a22e0
-def figure_gamma(found: Comparison):  # figure, caption
+# %% ../../nbs/tool/page.ipynb #c486e6c8
+def figure_gamma(found: Trained):  # figure, caption
     "Accuracy on common and on rare classes as γ grows."
     curve = mean_gamma_curve(found)
     figure, ax = plt.subplots(figsize=(WIDTH * 0.7, 2.4))
@@ -117,7 +119,7 @@ def figure_entry(figure, caption: str) -> dict:  # what the template shows
     plt.close(figure)
     return entry
 
-# %% ../../nbs/tool/page.ipynb #c48dfe3b
+# %% ../../nbs/tool/page.ipynb #c423ad09
 MOST = 24  # items of a sheet
 
 
@@ -127,7 +129,7 @@ def short_path(file: str, most: int = 34) -> str:
     return file if len(file) <= most else f"{file[: most // 2]}…{file[-most // 2 :]}"
 
 
-def doubt_items(found: Comparison, arm: str, collection: Collection) -> list[dict]:
+def doubt_items(found: Trained, arm: str, collection: Collection) -> list[dict]:
     "The least plausible labels."
     items = []
     for line in doubtful_labels(found, arm, collection, MOST).itertuples():
@@ -173,8 +175,8 @@ def alike_sets(collection: Collection) -> list[tuple[list[str], bool]]:  # files
     sets = [(files, bool(apart & set(files))) for files in sets if len(files) > 1]
     return sorted(sets, key=lambda entry: (not entry[1], -len(entry[0])))
 
-# %% ../../nbs/tool/page.ipynb #c4e73329
-def summary_text(found: Comparison) -> str:
+# %% ../../nbs/tool/page.ipynb #c4766656
+def summary_text(found: Trained) -> str:
     "The collection in one sentence."
     split, images = found.runs[0].split, found.runs[0].split.images
     n = np.bincount(images.labels)
@@ -185,7 +187,7 @@ def summary_text(found: Comparison) -> str:
 FEW = 50  # test photographs of rare classes in a split
 
 
-def caution_texts(found: Comparison, collection: Collection) -> list[str]:
+def caution_texts(found: Trained, collection: Collection) -> list[str]:
     "What limits the numbers."
     split = found.runs[0].split
     rare = int(split.is_minority(split.labels("test")).sum())
@@ -198,7 +200,7 @@ def caution_texts(found: Comparison, collection: Collection) -> list[str]:
     return texts
 
 
-def model_texts(found: Comparison, arm: str) -> list[str]:
+def model_texts(found: Trained, arm: str) -> list[str]:
     "What can be expected of the kept model."
     sides = expected_accuracy(found, arm)
     texts = {name: f"{mean:.1f} % [{low:.1f}, {high:.1f}]" for name, (mean, low, high) in sides.items()}
@@ -209,7 +211,7 @@ def model_texts(found: Comparison, arm: str) -> list[str]:
     ]
 
 
-def method_texts(found: Comparison) -> list[str]:
+def method_texts(found: Trained) -> list[str]:
     "How the numbers were made."
     run = found.runs[0]
     frozen = {True: "not trained further", False: "fine-tuned on each split"}[run.config.is_frozen]
@@ -225,8 +227,8 @@ def method_texts(found: Comparison) -> list[str]:
         " remedies (Bonferroni).",
     ]
 
-# %% ../../nbs/tool/page.ipynb #c46f7a7f
-def remedy_lines(found: Comparison, best: str) -> dict:  # titles and lines
+# %% ../../nbs/tool/page.ipynb #c4717d13
+def remedy_lines(found: Trained, best: str) -> dict:  # titles and lines
     "The table of remedies."
     table, lines = comparison_table(found), []
     for line in table.drop(columns="code").itertuples(index=False):
@@ -236,13 +238,13 @@ def remedy_lines(found: Comparison, best: str) -> dict:  # titles and lines
     return {"titles": list(table.columns.drop("code")), "lines": lines}
 
 
-def class_entries(found: Comparison, best: str) -> list[dict]:
+def class_entries(found: Trained, best: str) -> list[dict]:
     "The table of classes."
     table = class_lines(found, best).rename(columns={"recall, plain": "plain", "last doubling": "gain"})
     return [{"name": one_line(name)} | line for name, line in zip(table.index, table.to_dict("records"), strict=True)]
 
-# %% ../../nbs/tool/page.ipynb #c41b06e6
-def page_values(found: Comparison, collection: Collection, name: str, commands: str) -> dict:
+# %% ../../nbs/tool/page.ipynb #c426c6a4
+def page_values(found: Trained, collection: Collection, name: str, commands: str) -> dict:
     "All that the template shows."
     best = best_remedy(found)
     files_table = file_report(collection).rename_axis("reason").reset_index()
@@ -274,7 +276,7 @@ def render_page(values: dict) -> str:  # HTML
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(values)
 
 
-def write_page(path: Path, found: Comparison, collection: Collection, name: str, commands: str = "") -> Path:
+def write_page(path: Path, found: Trained, collection: Collection, name: str, commands: str = "") -> Path:
     "Write the report, whole or not at all."
     atomic_write(path, render_page(page_values(found, collection, name, commands)).encode())
     return path
