@@ -168,8 +168,8 @@ def natural_split(images: ImageData) -> FewShotSplit:
     minority = tuple(np.flatnonzero(counts < counts.mean() / 2).tolist())
     if not minority:
         raise InputError(
-            f"parameter protocol = 'natural': no class of {images.name} has under half the mean of"
-            f" {counts.mean():.0f} training images; use protocol = gfsl"
+            f"no class of {images.name} is rare: none has under half the mean of {counts.mean():.0f} training images;"
+            " protocol = gfsl makes some classes rare"
         )
     return FewShotSplit(images, minority, *(np.flatnonzero(images.phase == i) for i in range(3)))
 

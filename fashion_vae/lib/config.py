@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'REGISTERED', 'EMBEDDED_SETS', 'Auto', 'WORD', 'Word', 'Text', 'FINE_TUNED_FEATURES', 'FEATURE_SUFFIXES',
            'FEATURE_FILE', 'BACKBONE_OF', 'WEIGHTS_OF', 'NOT_IDENTITY', 'BaseConfig', 'DataConfig', 'is_feature_file',
-           'is_frozen', 'find_feature_file', 'RunConfig', 'identity_fields', 'source_name', 'run_id', 'read_parameters']
+           'is_frozen', 'find_feature_file', 'RunConfig', 'identity_fields', 'source_name', 'run_id', 'read_parameters',
+           'checked']
 
 # %% ../../nbs/lib/config.ipynb #b354c387
 import ast
@@ -234,7 +235,11 @@ def read_parameters(
             for node in ast.walk(ast.parse(cell)):
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                     check_choice("parameter name", node.id, model.model_fields)
-    given = {name: namespace[name] for name in model.model_fields if name in namespace}
+    return checked(model, {name: namespace[name] for name in model.model_fields if name in namespace})
+
+
+def checked(model: type[BaseConfig], given: dict) -> BaseConfig:  # given: field -> value
+    "A configuration. Raise `InputError` at the first value that is not allowed."
     try:
         return model(**given)
     except ValidationError as e:

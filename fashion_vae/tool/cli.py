@@ -25,7 +25,7 @@ except ImportError:  # an extra
 
 from ..lib.files import InputError, atomic_write, read_regular
 
-# %% ../../nbs/tool/cli.ipynb #c410346e
+# %% ../../nbs/tool/cli.ipynb #c4e5170d
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Class imbalance in photographs: which remedy helps, and how surely?")  # fmt: skip
 NAMES = {"root": "PHOTOS", "csv": "--csv", "group": "--group", "min_images": "--min-images", "runs": "--out",
@@ -50,6 +50,7 @@ def option(text: str, kind: type = str, **limits):
 def in_words_of_the_command(message: str) -> str:
     "A message with the names of the command's arguments."
     message = re.sub(r"parameter (\w+)", lambda m: NAMES.get(m[1], m[1]), message)
+    message = re.sub(r"; protocol = .*", "", message)  # the command has one protocol
     return message.replace("min_images = ", "--min-images ")
 
 # %% ../../nbs/tool/cli.ipynb #c4768fdd

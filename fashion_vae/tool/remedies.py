@@ -6,7 +6,7 @@
 __all__ = ['REMEDIES', 'WITH_FINE_TUNING', 'SPLITS', 'HALVES', 'CODE', 'split_configs', 'fit_remedy', 'doubling_gains',
            'split_stage', 'split_as_process', 'fit_splits', 'fit_all']
 
-# %% ../../nbs/tool/remedies.ipynb #c892abc6
+# %% ../../nbs/tool/remedies.ipynb #c8eb8437
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
@@ -19,7 +19,7 @@ from torch import Tensor
 import fashion_vae.study.posthoc  # noqa: F401 (registers its arms)
 from ..classifier import FeatureSet
 from ..lib.arms import BASELINE, parse_arm
-from ..lib.config import RunConfig
+from ..lib.config import RunConfig, checked
 from ..lib.files import InputError
 from ..lib.progress import progress
 from fashion_vae.pipeline import (
@@ -38,7 +38,7 @@ from fashion_vae.pipeline import (
 )
 from ..study.representations import class_means, inverse_covariance
 
-# %% ../../nbs/tool/remedies.ipynb #c853a93d
+# %% ../../nbs/tool/remedies.ipynb #c8eb5833
 REMEDIES = ("plain", "gamma-oof", "la-posthoc", "crtbal", "avg", "lda")
 WITH_FINE_TUNING = ("plain", "osbal", "la-posthoc", "crtbal", "avg")
 SPLITS = {"frozen": 10, "fine-tuned": 5}
@@ -48,9 +48,9 @@ def split_configs(
     splits: int,
     **given,  # fields of RunConfig: root, csv, group, runs, features, …
 ) -> list[RunConfig]:
-    "A run for each random split of photographs that are imbalanced as they are."
+    "A run for each random split of photographs as they are. Raise `InputError` for a value that is not allowed."
     fixed = {"dataset": "folder", "protocol": "natural", "features": "imagenet"}
-    return [RunConfig(**(fixed | given), draw=split) for split in range(splits)]
+    return [checked(RunConfig, fixed | given | {"draw": split}) for split in range(splits)]
 
 # %% ../../nbs/tool/remedies.ipynb #c8086485
 def fit_remedy(run: Run, features: FeatureSet, name: str) -> tuple[dict, dict[str, np.ndarray]]:
