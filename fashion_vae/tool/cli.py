@@ -162,11 +162,11 @@ def compare(
     report = write_page(folder / "report.html", found, Collection(found), Path(photos).name, commands)
     typer.echo(f"{advice_text(found)}\n\nreport: {report}\nmodel:  {model}")
 
-# %% ../../nbs/tool/cli.ipynb #c4974f71
+# %% ../../nbs/tool/cli.ipynb #c49c1790
 @app.command()
 def predict(
     photos: argument("PHOTOS...", "Photographs, or folders of them.", list[str]),
-    model: option("Folder of a model.") = "report/model",
+    model: option("Folder of a model; by default the one in the package, for 14 classes of clothes.") = "",
     csv: option("Write all probabilities to this table.") = "",
 ) -> None:
     """The class of each photograph.
@@ -174,9 +174,9 @@ def predict(
     The model is read once. A photograph that cannot be read is listed, and the others are answered. Then the
     exit status is 1.
     """
-    from fashion_vae.lib.models import answer_many, best_arm, list_photos, load_model
+    from fashion_vae.lib.models import PACKAGED_MODEL, answer_many, best_arm, list_photos, load_model
 
-    loaded = load_model(absolute(model))
+    loaded = load_model(absolute(model) or PACKAGED_MODEL)
     files = [file for photo in photos for file in list_photos(absolute(photo)) or [absolute(photo)]]
     answers = answer_many(files, loaded, best_arm(loaded.arms))
     for answer in answers:

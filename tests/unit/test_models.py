@@ -99,6 +99,19 @@ def test_with_published_features_plain_is_a_head_on_standardised_features(tmp_pa
     assert torch.equal(model.logits(pixels, "plain"), expected)
 
 
+def test_half_precision_takes_half_the_bytes_and_answers_alike(tmp_path):
+    stage_1, stage_2, _ = toy_stages(8)
+    heads = {"vae30": random_head(SMALL.width + 8)}
+    given = RunConfig(), SMALL, [toy_row("plain"), toy_row("vae30")], stage_1, stage_2, heads
+    whole, half = (save_model(tmp_path / name, *given, half=name == "half") for name in ("whole", "half"))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, whole)]
+    assert sizes[0] < 0.52 * sizes[1]
+    pixels = torch.randint(0, 256, (9, 28, 28, 3), dtype=torch.uint8, generator=rng("pixels"))
+    for arm in ("plain", "vae30"):
+        expected, found = (load_model(folder).logits(pixels, arm) for folder in (whole, half))
+        assert 0 < (found - expected).abs().max() < 0.01 * expected.abs().max()
+
+
 def test_a_head_on_x_needs_no_encoder(tmp_path):
     stage_1, stage_2, vae = toy_stages(8)
     scale = {name: stage_2[name] for name in ("net.mean", "net.std")}
