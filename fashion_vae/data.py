@@ -164,11 +164,11 @@ def make_split(
 # %% ../nbs/00_data.ipynb #72a6c2ad
 def natural_split(images: ImageData) -> FewShotSplit:
     "All images as they are. Raise `InputError` if no class has under half the mean number of images."
-    counts = np.bincount(images.labels[images.phase == 0])
+    counts = np.bincount(images.labels)  # of all phases, so that every split has the same rare classes
     minority = tuple(np.flatnonzero(counts < counts.mean() / 2).tolist())
     if not minority:
         raise InputError(
-            f"no class of {images.name} is rare: none has under half the mean of {counts.mean():.0f} training images;"
+            f"no class of {images.name} is rare: none has under half the mean of {counts.mean():.0f} images;"
             " protocol = gfsl makes some classes rare"
         )
     return FewShotSplit(images, minority, *(np.flatnonzero(images.phase == i) for i in range(3)))

@@ -120,13 +120,15 @@ def comparison_table(found: Comparison) -> pd.DataFrame:  # text
         lines.append(line)
     return pd.DataFrame(lines)
 
-# %% ../../nbs/lib/advice.ipynb #c5c0e703
+# %% ../../nbs/lib/advice.ipynb #c5c11eaa
 def headline(found: Comparison) -> list[str]:
     "What to do, and what that is."
     best = best_remedy(found)
     if best == BASELINE:
         return ["Use no remedy.", "Plain training has the best balance of rare and common classes (acc_h)."]
-    return [f"If rare classes matter as much as common ones, use {remedy_label(best)}.", WORDS.get(best, "")]
+    shown = verdict(*found.gain("acc_h", best)[1:]) == "better"
+    doubt = "" if shown else " (these data do not decide whether it is better than no remedy)"
+    return [f"If rare classes matter as much as common ones, use {remedy_label(best)}{doubt}.", WORDS.get(best, "")]
 
 
 def next_best(found: Comparison) -> str:
@@ -134,7 +136,8 @@ def next_best(found: Comparison) -> str:
     values = {measure: found.by_split(measure).mean() for measure in ("acc_h", "minority", "majority")}
     arm = values["acc_h"].drop(best_remedy(found)).idxmax()
     rare, common = (f"{values[side][arm]:.0f} %" for side in ("minority", "majority"))
-    return f"Next comes {remedy_label(arm)}: it recognises {rare} of rare and {common} of common classes."
+    text = f"Next comes {remedy_label(arm)}: it recognises {rare} of rare and {common} of common classes"
+    return f"{text}." if arm == BASELINE else f"{text}; acc_h changes by {format_ci(*found.gain('acc_h', arm))} points."
 
 
 def advice_markdown(found: Comparison, dataset: str) -> str:

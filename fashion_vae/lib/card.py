@@ -142,7 +142,7 @@ def data_section(card: Card) -> str:
     config, row = card.config, card.rows[0]
     rare = f"Draw {row['draw']} decided which classes are rare. A rare class kept at most {row['n_f']} training images."
     if row["n_f"] is None:
-        rare = "No image was removed. A class is rare if it has fewer training images than half the mean."
+        rare = "No image was removed. A class is rare if it has fewer images than half the mean."
     groups = card.groups or "It is not recorded which images were taken together."
     groups = "The images have no groups." if config.dataset in EMBEDDED_SETS else groups
     return f"""## Data

@@ -6,11 +6,10 @@
 __all__ = ['Collection', 'collection_manifest', 'left_out', 'copies', 'alike', 'mean_probabilities', 'doubtful_labels',
            'file_report']
 
-# %% ../../nbs/tool/checks.ipynb #c6a64f87
+# %% ../../nbs/tool/checks.ipynb #c6b05ff0
 import numpy as np
 import pandas as pd
 
-from ..data import PHASES
 from ..lib.config import DataConfig
 from ..lib.files import writable_dir
 from ..lib.listing import resolve_root, skipped_files
@@ -33,7 +32,7 @@ def collection_manifest(config: DataConfig, side: int) -> pd.DataFrame:  # a lin
     runs = writable_dir("runs", config.runs)
     return load_photographs(config.dataset, config.root, config.csv, side, runs, config.group)[0]
 
-# %% ../../nbs/tool/checks.ipynb #c2f81b08
+# %% ../../nbs/tool/checks.ipynb #c693262b
 def left_out(collection: Collection) -> pd.DataFrame:  # file, reason; sorted
     "Files that no method sees, copies apart."
     manifest = collection.manifest
@@ -44,24 +43,19 @@ def left_out(collection: Collection) -> pd.DataFrame:  # file, reason; sorted
 def copies(collection: Collection) -> pd.DataFrame:  # file, label, of, its label, reason
     "Files whose bytes or pixels another file has; the other one is used."
     manifest = collection.manifest
-    lines = []
-    for column in ("sha256", "pixels"):
-        same = manifest[manifest["reason"].str.startswith({"sha256": "same bytes", "pixels": "same pixels"}[column])]
-        first = manifest[manifest["reason"] == ""].drop_duplicates(column).set_index(column)
-        for line in same.itertuples():
-            original = first.loc[getattr(line, column)]
-            lines.append([line.file, line.label, original["file"], original["label"], line.reason])
-    return pd.DataFrame(lines, columns=["file", "label", "copy of", "its label", "reason"])
+    same = manifest[manifest["reason"].str.startswith("same")]
+    first = manifest[manifest["reason"] == ""].set_index("pixels")  # one file for each picture
+    original = first.loc[same["pixels"], ["file", "label"]].set_axis(["copy of", "its label"], axis=1)
+    table = [part.reset_index(drop=True) for part in (same[["file", "label"]], original, same["reason"])]
+    return pd.concat(table, axis=1)
 
-# %% ../../nbs/tool/checks.ipynb #c695dc76
-def alike(collection: Collection) -> pd.DataFrame:  # file, other, sides, apart: pairs that look alike
-    "Photographs that look alike, and the sides of the first split where they are."
+# %% ../../nbs/tool/checks.ipynb #c647bed0
+def alike(collection: Collection) -> pd.DataFrame:  # file, other, apart
+    "Photographs that look alike, and whether the first split has them on two sides."
     pairs = near_duplicates(collection.manifest)
     pairs = pairs[pairs["file"].isin(collection.place) & pairs["other"].isin(collection.place)]
-    phase = [[PHASES[collection.images.phase[collection.place[f]]] for f in pairs[end]] for end in ("file", "other")]
-    sides = [a if a == b else f"{a}, {b}" for a, b in zip(*phase, strict=True)]
-    apart = np.array(phase[0], dtype=str) != np.array(phase[1], dtype=str)
-    return pairs.assign(sides=pd.Series(sides, pairs.index, dtype=object), apart=apart)
+    phase = [collection.images.phase[pairs[end].map(collection.place).astype(int)] for end in ("file", "other")]
+    return pairs.assign(apart=phase[0] != phase[1])
 
 # %% ../../nbs/tool/checks.ipynb #c6ec8af9
 def mean_probabilities(found: Trained, arm: str) -> np.ndarray:  # (N, C); NaN for photographs that are never tested
@@ -87,9 +81,11 @@ def doubtful_labels(found: Trained, arm: str, collection: Collection, most: int 
     columns |= {"probability": own[order], "likeliest": names[p[order].argmax(1)], "its": p[order].max(1)}
     return pd.DataFrame(columns)
 
-# %% ../../nbs/tool/checks.ipynb #c2d2e73a
+# %% ../../nbs/tool/checks.ipynb #c6e197c0
 def file_report(collection: Collection) -> pd.DataFrame:  # index reason, columns files and first
     "How many files are used, and how many are left out for which reason; those in no list too."
-    config = collection.config
+    config, manifest = collection.config, collection.manifest.copy()
+    small = (manifest["reason"] == "") & ~manifest["file"].isin(collection.place)
+    manifest.loc[small, "reason"] = f"class with fewer than {config.min_images} photographs"
     root = resolve_root(config.dataset, config.root, writable_dir("runs", config.runs))
-    return manifest_report(collection.manifest, skipped_files(root, collection.manifest))
+    return manifest_report(manifest, skipped_files(root, manifest))

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'NAMES', 'MAX_SCORES', 'CORES', 'commands', 'argument', 'option', 'in_words_of_the_command', 'read_scores',
-           'as_logits', 'balance', 'absolute', 'compare', 'predict', 'export', 'main']
+           'is_probability', 'as_logits', 'balance', 'absolute', 'compare', 'predict', 'export', 'main']
 
-# %% ../../nbs/tool/cli.ipynb #c43d3daf
+# %% ../../nbs/tool/cli.ipynb #c46cb30b
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -23,7 +24,7 @@ try:
 except ImportError:  # an extra
     sys.exit("fashion-vae: typer is not installed; pip install 'fashion_vae[photos]'")
 
-from ..lib.files import InputError, atomic_write, read_regular
+from ..lib.files import InputError, atomic_write, printable, read_regular
 
 # %% ../../nbs/tool/cli.ipynb #c4e5170d
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -53,7 +54,7 @@ def in_words_of_the_command(message: str) -> str:
     message = re.sub(r"; protocol = .*", "", message)  # the command has one protocol
     return message.replace("min_images = ", "--min-images ")
 
-# %% ../../nbs/tool/cli.ipynb #c4768fdd
+# %% ../../nbs/tool/cli.ipynb #c452f1a6
 MAX_SCORES = 2**30  # bytes of a table
 
 
@@ -83,12 +84,16 @@ def read_scores(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[st
     return scores, table[label].to_numpy(str), list(texts.columns)
 
 
+def is_probability(scores: np.ndarray) -> bool:  # (N, C)
+    "Does every line add up to 1?"
+    return bool((scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3))
+
+
 def as_logits(scores: np.ndarray) -> np.ndarray:  # (N, C)
     "Logarithms of probabilities; other scores as they are."
-    is_probability = (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3)
-    return np.log(np.maximum(scores, 1e-30)) if is_probability else scores
+    return np.log(np.maximum(scores, 1e-30)) if is_probability(scores) else scores
 
-# %% ../../nbs/tool/cli.ipynb #c4782542
+# %% ../../nbs/tool/cli.ipynb #c46865c0
 @app.command()
 def balance(
     scores: argument("SCORES", "CSV with a column for the true label and a column of scores for each class.", Path),
@@ -110,13 +115,14 @@ def balance(
     low, high = choice.interval
     at = choice.curve.iloc[(choice.curve["gamma"] - choice.gamma).abs().argmin()]
     typer.echo(f"γ = {choice.gamma:.3f}, with a 95 % interval from {low:.3f} to {high:.3f} (bootstrap)")
-    typer.echo(f"subtract it from the scores of: {', '.join(name for name in classes if name not in choice.minority)}")
+    what = "logarithms of the scores" if is_probability(values) else "scores"
+    typer.echo(f"subtract it from the {what} of: {', '.join(name for name in classes if name not in choice.minority)}")
     typer.echo(f"{scoring} on these images: {100 * choice.score:.1f} % instead of {100 * choice.score_without:.1f} %")
     typer.echo(f"with γ, recall is {100 * at['common']:.1f} % on common and {100 * at['rare']:.1f} % on rare classes")
     if choice.warning:
         typer.echo(f"Caution: {choice.warning}", err=True)
 
-# %% ../../nbs/tool/cli.ipynb #c47e4cb7
+# %% ../../nbs/tool/cli.ipynb #c4323dba
 def absolute(path: str) -> str:  # as typed; relative to the current folder
     "An absolute path, or nothing."
     return str(Path(os.path.expanduser(path)).absolute()) if path else ""
@@ -146,9 +152,10 @@ def compare(
     from fashion_vae.lib.plots import set_theme
     from fashion_vae.tool.checks import Collection
     from fashion_vae.tool.compare import advice_text, compare_photographs, keep_model
-    from fashion_vae.tool.page import write_page
+    from fashion_vae.tool.page import page_template, write_page
 
     set_theme()
+    page_template()  # before hours are spent
     folder = Path(absolute(out))
     if features and fine_tune:
         raise InputError("--features and --fine-tune: allowed is one of them; features have no network to train")
@@ -157,12 +164,12 @@ def compare(
     given |= {"backbone": backbone, "weights": weights if weights == "auto" else absolute(weights)}
     found = compare_photographs(cores, root=absolute(photos), **given)
     model = keep_model(found, best_remedy(found), folder / "model")
-    commands = f"fashion-vae predict photo.jpg --model {model}\nfashion-vae export {model}"
-    commands = "" if features else commands
-    report = write_page(folder / "report.html", found, Collection(found), Path(photos).name, commands)
+    typed = shlex.quote(str(model))
+    commands = "" if features else f"fashion-vae predict photo.jpg --model {typed}\nfashion-vae export {typed}"
+    report = write_page(folder / "report.html", found, Collection(found), Path(absolute(photos)).name, commands)
     typer.echo(f"{advice_text(found)}\n\nreport: {report}\nmodel:  {model}")
 
-# %% ../../nbs/tool/cli.ipynb #c49c1790
+# %% ../../nbs/tool/cli.ipynb #c407acc7
 @app.command()
 def predict(
     photos: argument("PHOTOS...", "Photographs, or folders of them.", list[str]),
@@ -183,10 +190,13 @@ def predict(
         if answer.problem:
             typer.echo(answer.problem, err=True)
         else:
-            typer.echo(f"{answer.photo}\t{answer.label}\t{answer.probabilities[answer.label]:.3f}")
+            words = printable(answer.photo), printable(answer.label), f"{answer.probabilities[answer.label]:.3f}"
+            typer.echo("\t".join(words))
     if csv:
-        lines = [{"photo": a.photo, "class": a.label or "", "problem": a.problem} | a.probabilities for a in answers]
-        columns = ["photo", "class", "problem", *loaded.about["classes"]]
+        about = [[printable(a.photo), a.label or "", a.problem] for a in answers]
+        probabilities = [[a.probabilities.get(name) for name in loaded.about["classes"]] for a in answers]
+        columns = ["photo", "class", "problem", *(f"p({name})" for name in loaded.about["classes"])]
+        lines = [[*a, *p] for a, p in zip(about, probabilities, strict=True)]
         atomic_write(Path(absolute(csv)), pd.DataFrame(lines, columns=columns).to_csv(index=False).encode())
     if any(answer.problem for answer in answers):
         raise typer.Exit(1)
@@ -206,7 +216,7 @@ def export(
     path = export_onnx(absolute(model), absolute(out) or Path(absolute(model)) / "model.onnx")
     typer.echo(f"ONNX: {path}")
 
-# %% ../../nbs/tool/cli.ipynb #c4a5c096
+# %% ../../nbs/tool/cli.ipynb #c4cb1601
 def main(arguments: list[str] | None = None) -> None:  # None: what was typed
     "Run a command. An error is one sentence, and the exit status is 1."
     warnings.filterwarnings("ignore")
@@ -216,5 +226,3 @@ def main(arguments: list[str] | None = None) -> None:  # None: what was typed
         sys.exit(f"fashion-vae: {in_words_of_the_command(str(e))}")
     except OSError as e:
         sys.exit(f"fashion-vae: {e}")
-    except KeyboardInterrupt:
-        sys.exit("fashion-vae: stopped; the same command goes on from here")

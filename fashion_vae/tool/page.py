@@ -6,9 +6,9 @@
 __all__ = ['MOST', 'FEW', 'figure_gains', 'summed_row', 'figure_confusion', 'figure_gamma', 'data_uri', 'thumbnail',
            'figure_entry', 'short_path', 'doubt_items', 'sheet_item', 'copy_items', 'alike_items', 'alike_sets',
            'summary_text', 'caution_texts', 'model_texts', 'method_texts', 'remedy_lines', 'class_entries',
-           'page_values', 'render_page', 'write_page']
+           'left_out_texts', 'page_values', 'page_template', 'render_page', 'write_page']
 
-# %% ../../nbs/tool/page.ipynb #c44411dc
+# %% ../../nbs/tool/page.ipynb #c440fa0f
 import base64
 import io
 from importlib.resources import files
@@ -36,7 +36,7 @@ from ..lib.files import InputError, atomic_write
 from ..lib.groups import join_groups
 from ..lib.plots import RARE, WIDTH, png_bytes
 from ..lib.report import one_line
-from .checks import Collection, alike, copies, doubtful_labels, file_report
+from .checks import Collection, alike, copies, doubtful_labels, file_report, left_out
 from fashion_vae.tool.compare import (
     Trained,
     class_lines,
@@ -46,7 +46,7 @@ from fashion_vae.tool.compare import (
     photograph_next,
 )
 
-# %% ../../nbs/tool/page.ipynb #c4029bef
+# %% ../../nbs/tool/page.ipynb #c4f46f66
 def figure_gains(found: Trained):  # figure, caption
     "Gain of each remedy under each measure."
     arms = [arm for arm in comparison_table(found)["code"] if arm != BASELINE]
@@ -54,7 +54,7 @@ def figure_gains(found: Trained):  # figure, caption
     for ax, (measure, words) in zip(axes, MEASURES.items(), strict=True):
         for y, arm in enumerate(arms):
             mean, low, high = found.gain(measure, arm)
-            colour = "#0173b2" if y == 0 else "0.5"  # the best one comes first
+            colour = "#0173b2" if arm == best_remedy(found) else "0.5"
             ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colour)
         ax.axvline(0, color="0.4", lw=0.8)
         ax.set(title=words, xlabel="points")
@@ -64,7 +64,7 @@ def figure_gains(found: Trained):  # figure, caption
     caption = "Gain of each remedy over no remedy. Bars are intervals that hold for all remedies together;"
     return figure, f"{caption} a bar across the line at 0 does not decide."
 
-# %% ../../nbs/tool/page.ipynb #c4caccc1
+# %% ../../nbs/tool/page.ipynb #c42037c9
 def summed_row(found: Trained, arm: str) -> dict:
     "A row whose test counts are added over all splits."
     rows = [row for row in found.rows if row["arm"] == arm]
@@ -79,6 +79,7 @@ def figure_confusion(found: Trained, arm: str):  # figure, caption
     figure, axes = plt.subplots(1, len(arms), figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(axes[0], arms, strict=True):
         plot_confusion(summed_row(found, name), ax)
+        ax.set_title(remedy_label(name))
     axes[0, 0].set_ylabel("true class")
     caption = "Answers to test photographs, in percent of the photographs of the true class, over all splits."
     return figure, f"{caption} The classes below and to the right of the orange lines are rare."
@@ -175,7 +176,7 @@ def alike_sets(collection: Collection) -> list[tuple[list[str], bool]]:  # files
     sets = [(files, bool(apart & set(files))) for files in sets if len(files) > 1]
     return sorted(sets, key=lambda entry: (not entry[1], -len(entry[0])))
 
-# %% ../../nbs/tool/page.ipynb #c4766656
+# %% ../../nbs/tool/page.ipynb #c45bcbdc
 def summary_text(found: Trained) -> str:
     "The collection in one sentence."
     split, images = found.runs[0].split, found.runs[0].split.images
@@ -184,7 +185,7 @@ def summary_text(found: Trained) -> str:
     return f"{len(images.labels):,} photographs in {len(images.classes)} classes. Rare are {list_words(rare)}."
 
 
-FEW = 50  # test photographs of rare classes in a split
+FEW = 50  # test photographs of rare classes in a split; groups
 
 
 def caution_texts(found: Trained, collection: Collection) -> list[str]:
@@ -192,6 +193,10 @@ def caution_texts(found: Trained, collection: Collection) -> list[str]:
     split = found.runs[0].split
     rare = int(split.is_minority(split.labels("test")).sum())
     texts = []
+    groups = split.images.groups
+    if groups is not None and len(set(groups)) < FEW:
+        number = f"the photographs come from only {len(set(groups))} groups"
+        texts.append(f"Caution: {number}, so the splits resemble each other and the intervals are too narrow.")
     if rare < FEW:
         texts.append(f"Caution: a split tests only {rare} photographs of rare classes, so their recall is uncertain.")
     if split.images.groups is None:
@@ -203,7 +208,10 @@ def caution_texts(found: Trained, collection: Collection) -> list[str]:
 def model_texts(found: Trained, arm: str) -> list[str]:
     "What can be expected of the kept model."
     sides = expected_accuracy(found, arm)
-    texts = {name: f"{mean:.1f} % [{low:.1f}, {high:.1f}]" for name, (mean, low, high) in sides.items()}
+    texts = {}
+    for name, (mean, low, high) in sides.items():
+        interval = f"[{low:.1f}, {high:.1f}]" if np.isfinite(low) else "(too few for an interval)"
+        texts[name] = f"{mean:.1f} % {interval}"
     return [
         f"The kept model ({remedy_label(arm)}) was trained on the first split, that is, on 60 % of the photographs.",
         f"Accuracy on its test photographs: {texts['all']}; of common classes {texts['common']}, of rare classes"
@@ -222,7 +230,7 @@ def method_texts(found: Trained) -> list[str]:
     return [
         f"{len(found.runs)} random splits: {shares}. {grouping_note(run.split.images)}",
         source,
-        "A class is rare if it has fewer training photographs than half the mean. The remedy with the largest acc_h is"
+        "A class is rare if it has fewer photographs than half the mean. The remedy with the largest acc_h is"
         " advised. Intervals are corrected for the overlap of the splits (Nadeau and Bengio 2003) and for the number of"
         " remedies (Bonferroni).",
     ]
@@ -243,7 +251,12 @@ def class_entries(found: Trained, best: str) -> list[dict]:
     table = class_lines(found, best).rename(columns={"recall, plain": "plain", "last doubling": "gain"})
     return [{"name": one_line(name)} | line for name, line in zip(table.index, table.to_dict("records"), strict=True)]
 
-# %% ../../nbs/tool/page.ipynb #c426c6a4
+# %% ../../nbs/tool/page.ipynb #c4dd47e5
+def left_out_texts(collection: Collection) -> list[str]:
+    "The first files that could not be used."
+    return [f"{short_path(file)} ({reason})" for reason, file in left_out(collection).head(MOST).to_numpy().tolist()]
+
+
 def page_values(found: Trained, collection: Collection, name: str, commands: str) -> dict:
     "All that the template shows."
     best = best_remedy(found)
@@ -252,7 +265,7 @@ def page_values(found: Trained, collection: Collection, name: str, commands: str
     return {
         "name": one_line(name), "summary": summary_text(found), "headline": headline(found),
         "outcomes": outcome_lines(found, best) if best != BASELINE else [],
-        "also": [next_best(found), photograph_next(found)],
+        "also": list(filter(None, [next_best(found), photograph_next(found)])),
         "cautions": caution_texts(found, collection), "splits": len(found.runs),
         "remedies": remedy_lines(found, best), "gains": figure_entry(*figure_gains(found)),
         "classes": class_entries(found, best), "chosen": remedy_label(best) if best != BASELINE else "",
@@ -260,20 +273,26 @@ def page_values(found: Trained, collection: Collection, name: str, commands: str
         "doubts": doubt_items(found, best, collection),
         "copies": copy_items(collection), "n_copies": len(copies(collection)),
         "alike": alike_items(collection), "n_alike": len(sets), "n_apart": sum(apart for _, apart in sets),
-        "most": MOST,
+        "most": MOST, "has_oof": "gamma-oof" in found.arms, "is_frozen": found.runs[0].config.is_frozen,
+        "left_out": left_out_texts(collection),
         "files": [{key: one_line(str(v)) for key, v in line.items()} for line in files_table.to_dict("records")],
         "model": model_texts(found, best), "method": method_texts(found), "commands": commands,
     }  # fmt: skip
 
 
-def render_page(values: dict) -> str:  # HTML
-    "Fill the template. Raise `InputError` if Jinja is not installed."
+def page_template():  # of Jinja
+    "The template. Raise `InputError` if Jinja is not installed."
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError:
         raise InputError("jinja2 is not installed; pip install 'fashion_vae[photos]'") from None
     template = (files("fashion_vae") / "report.html.jinja").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(values)
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
+
+
+def render_page(values: dict) -> str:  # HTML
+    "Fill the template."
+    return page_template().render(values)
 
 
 def write_page(path: Path, found: Trained, collection: Collection, name: str, commands: str = "") -> Path:

@@ -322,7 +322,7 @@ def test_the_natural_split_removes_nothing_and_balances():
 
 
 def test_a_balanced_data_set_has_no_natural_split():
-    with pytest.raises(InputError, match="no class of toy is rare: none has under half the mean of 24 training images"):
+    with pytest.raises(InputError, match="no class of toy is rare: none has under half the mean of 40 images"):
         data.natural_split(split_toy({"a": 40, "b": 40}))
 
 
