@@ -94,7 +94,7 @@ sync: .venv/installed
 
 # The committed outputs: run every notebook where it stands, without progress bars
 notebooks: .venv/installed
-	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb nbs/lib/*.ipynb nbs/study/*.ipynb
+	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb nbs/lib/*.ipynb nbs/study/*.ipynb nbs/tool/*.ipynb
 	$(MAKE) sync
 
 # New versions of everything, with hashes; needs uv
