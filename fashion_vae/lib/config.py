@@ -108,6 +108,7 @@ class RunConfig(DataConfig):
         description="plain, imagenet, osbal, or os<k> with k up to 9,999",
     )
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
+    names: Text = Field("", description="a CSV file with the column class, and a description or a vector of each class")
     threads: int = Field(1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores")
     nproc: int = Field(1, ge=1, le=1024, description="a whole number from 1 to 1,024")
 
@@ -139,7 +140,7 @@ class RunConfig(DataConfig):
 
 # %% ../../nbs/lib/config.ipynb #8481667f
 # the paths of a run; or recorded in the configuration of a stage
-NOT_IDENTITY = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch", "epochs"}
+NOT_IDENTITY = {"root", "csv", "names", "runs", "arms", "device", "side", "features", "precision", "batch", "epochs"}
 
 
 def identity_fields(config: RunConfig) -> dict:

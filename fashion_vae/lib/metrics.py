@@ -35,9 +35,10 @@ def metrics(
     counts = np.asarray(counts)
     correct = np.diag(counts)
     total = counts.sum(1)
-    recall = correct / total
     rare = np.isin(np.arange(len(counts)), minority)
-    majority_acc, minority_acc = (float(correct[g].sum() / total[g].sum()) for g in (~rare, rare))
+    with np.errstate(invalid="ignore"):  # NaN if there are no images
+        recall = correct / total
+        majority_acc, minority_acc = (float(correct[g].sum() / total[g].sum()) for g in (~rare, rare))
     return {
         "acc_h": harmonic(majority_acc, minority_acc),
         "acc": float(correct.sum() / total.sum()),
@@ -57,7 +58,8 @@ def validation_metrics(
     "acc_h and accuracy of each candidate."
     correct = (logits.argmax(2) == y[:, None]).astype(np.float64)
     rare = np.isin(y, minority)
-    a, b = correct[~rare].mean(0), correct[rare].mean(0)
+    # without rare images acc_h has no value: it counts as 0, and accuracy decides between the candidates
+    a, b = correct[~rare].mean(0), correct[rare].mean(0) if rare.any() else np.zeros(logits.shape[1])
     with np.errstate(invalid="ignore"):
         acc_h = np.nan_to_num(2 * a * b / (a + b))
     return {"val_acc_h": acc_h, "val_acc": correct.mean(0)}
@@ -113,6 +115,9 @@ def best_gammas(
     "The γ of each candidate with the largest acc_h on these images."
     margin, as_common, as_rare = split_answers(logits, minority)
     is_rare = np.isin(y, minority)[:, None]
+    if not is_rare.any():  # nothing tells which γ is better
+        val_acc = (logits.argmax(2) == y[:, None]).mean(0).tolist()
+        return [{"gamma": 0.0, "val_acc_h": 0.0, "val_acc": acc} for acc in val_acc]
     common, rare = (as_common == y[:, None]) & ~is_rare, (as_rare == y[:, None]) & is_rare
     n_common = int((~is_rare).sum())
     return [best_gamma(margin[:, h], common[:, h], rare[:, h], n_common) for h in range(logits.shape[1])]

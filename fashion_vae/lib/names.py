@@ -26,7 +26,7 @@ from .training import Rng
 # %% ../../nbs/lib/names.ipynb #5359b4fd
 PROMPT = "a photo of a {name}"
 SYNONYMS = {  # name in a data set -> a form that fits the sentence
-    "T-shirt/top": "t-shirt or top", "Trouser": "pair of trousers", "Sandal": "sandal", "Longsleeve": "long-sleeved top",
+    "T-shirt/top": "t-shirt or top", "Trouser": "pair of trousers", "Longsleeve": "long-sleeved top",
     "Outwear": "coat or jacket", "Pants": "pair of pants", "Shoes": "pair of shoes", "Shorts": "pair of shorts",
 }  # fmt: skip
 STYLED = "{name} outfit"  # of the styles of FashionStyle14
@@ -80,7 +80,7 @@ def read_names_table(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
         raise InputError(f"{file.name}: it is no CSV file in UTF-8 ({e}); save it as one") from None
     if not lines or lines[0][0] != "class" or len(lines[0]) < 2:
         found = ", ".join(lines[0][:3]) if lines else "nothing"
-        raise InputError(f"{file.name}: the first line is {found}; needed is class and description, or class and numbers")
+        raise InputError(f"{file.name}: the first line is {found}; needed is class,description or class and numbers")
     twice = [name for name, n in Counter(line[0] for line in lines[1:]).items() if n > 1]
     if twice:
         raise InputError(f"{file.name}: class {twice[0]!r} stands there twice; each class needs one line")
@@ -90,7 +90,7 @@ def read_names_table(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
 def _numbers(where: str, fields: list[str], n: int) -> list[float]:
     "A vector of a table. Raise `InputError` unless it has n finite numbers."
     if len(fields) != n:
-        raise InputError(f"{where} has {len(fields)} numbers, and the first line has {n} columns for them; all need {n}")
+        raise InputError(f"{where} has {len(fields)} numbers, and the first line has {n} columns for them")
     try:
         vector = [float(field) for field in fields]
     except ValueError as e:
@@ -136,7 +136,7 @@ def class_vectors(
     same = next(((a, b) for a in range(len(classes)) for b in range(a) if np.array_equal(vectors[a], vectors[b])), None)
     if same:
         a, b = (classes[i] for i in same)
-        raise InputError(f"parameter names = {path!r}: classes {b!r} and {a!r} have the same vector; each needs its own")
+        raise InputError(f"parameter names = {path!r}: classes {b!r} and {a!r} have one vector; each needs its own")
     return torch.from_numpy(vectors)
 
 # %% ../../nbs/lib/names.ipynb #201b7b81
