@@ -19,7 +19,7 @@ import yaml
 
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import study_arms, table_arms
-from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
+from fashion_vae.lib.config import RunConfig, ZeroShotConfig, read_parameters, run_id, weights_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
 from fashion_vae.lib.photos import drop_small_classes
@@ -30,6 +30,11 @@ VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTO
 DATA, RESULTS = "nbs/00_data.ipynb", "nbs/04_results.ipynb"
 FIGURES = ("methods", "figure1", "figure2", "figure3", "figure4", "recall", "confusion", "latents")
 FIGURE_FILES = ("svg", "png", "txt")  # txt: the caption
+CONTROLS = {  # notebook that runs the arms of a study -> parameters of its runs, name of its rows
+    "10_controls": (RunConfig, "controls"),
+    "22_multimodal": (RunConfig, "names"),
+    "23_zero_shot": (ZeroShotConfig, "names"),
+}
 
 
 # The settings: what all runs share
@@ -127,6 +132,7 @@ def row_files(arms: Iterable[str]) -> tuple[str, ...]:
 def make_stages(
     protocol: str,
     arms: str = "all",  # of the controls
+    controls: str = "10_controls",  # the notebook that runs them
 ) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
@@ -140,12 +146,13 @@ def make_stages(
     latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
     stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
-        ("controls", "10_controls", {"arms": arms}),
+        ("controls", controls, {"arms": arms}),
         ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
         ("head_search", "12_search", {"arms": " ".join(searched)}),
         ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
-        files = (f"{name}.jsonl", f"{name}.run.json")
+        file = CONTROLS[notebook][1] if name == "controls" else name
+        files = (f"{file}.jsonl", f"{file}.run.json")
         stages.append(Stage(name, {f"nbs/study/{notebook}.ipynb": parameters}, files))
     return {stage.name: stage for stage in stages}
 
@@ -219,7 +226,9 @@ class Grid:
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
         arms = self.settings.pop("arms", "all")
-        self.stages = make_stages(self.config.protocol, arms)
+        controls = check_choice("--config study", config.get("study", "10_controls"), CONTROLS)
+        self.model = CONTROLS[controls][0]
+        self.stages = make_stages(self.config.protocol, arms, controls)
         self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
         self._make_all_runs(config)
 
@@ -248,7 +257,7 @@ class Grid:
 
     def _make_runs(self, n_f: list, draws: Iterable[int], seeds: Iterable[int]) -> dict[str, RunConfig]:
         fields = [{"n_f": n, "draw": d, "seed": s} for n in n_f for d in draws for s in seeds]
-        runs = [read_parameters(self.settings | own, RunConfig) for own in fields]
+        runs = [read_parameters(self.settings | own, self.model) for own in fields]
         return {run_id(run): run for run in runs}
 
     def parameters(self, stage: Stage, wildcards) -> str:  # JSON: notebook -> parameters

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'REGISTERED', 'EMBEDDED_SETS', 'Auto', 'WORD', 'Word', 'Text', 'BACKBONE_OF', 'WEIGHTS_OF', 'NOT_IDENTITY',
-           'BaseConfig', 'DataConfig', 'RunConfig', 'identity_fields', 'weights_name', 'run_id', 'read_parameters']
+           'BaseConfig', 'DataConfig', 'RunConfig', 'ZeroShotConfig', 'identity_fields', 'weights_name', 'run_id',
+           'read_parameters']
 
 # %% ../../nbs/lib/config.ipynb #b354c387
 import ast
@@ -137,6 +138,13 @@ class RunConfig(DataConfig):
     def setting(self) -> str:
         "Data set and features, as rows and folders have it; features of plain fine-tuning go without saying."
         return self.data_name + f"-{self.features}" * (self.features != "plain")
+
+
+class ZeroShotConfig(RunConfig):
+    "A run without images of rare classes, which one study allows."
+
+    n_f: Literal[0] = Field(0, description="0: no training images of rare classes")
+    protocol: Literal["gfsl"] = Field("gfsl", description="gfsl: all images of some classes are removed")
 
 # %% ../../nbs/lib/config.ipynb #8481667f
 # the paths of a run; or recorded in the configuration of a stage

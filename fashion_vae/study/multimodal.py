@@ -8,7 +8,7 @@ __all__ = ['TERMS', 'STAGE_JOINT', 'JOINT_ARMS', 'PENALTIES', 'run_vectors', 'cl
            'cross_reconstruction', 'wasserstein', 'warm_up', 'weights_at', 'figure_warm_up', 'product_of_experts',
            'mixture_ratio', 'aligned_terms', 'product_terms', 'mixture_terms', 'joint_loss', 'train_joint',
            'joint_stage', 'figure_joint_curves', 'name_positions', 'named_head', 'joint_features', 'joint_arm',
-           'predicted_means', 'prototype_weights', 'ridge_prototypes', 'named_start']
+           'predicted_means', 'prototype_weights', 'ridge_prototypes', 'named_start', 'name_rows']
 
 # %% ../../nbs/study/22_multimodal.ipynb #66717adb
 import hashlib
@@ -28,7 +28,7 @@ from torch.distributions import Normal
 
 from ..classifier import FeatureSet, latent_head
 from ..data import PHASES
-from ..lib.arms import Arm, builds
+from ..lib.arms import BASELINE, Arm, builds
 from ..lib.config import BaseConfig
 from ..lib.defaults import VaeConfig
 from ..lib.heads import FittedHead, HeadData, linear_heads, train_heads
@@ -36,7 +36,7 @@ from ..lib.metrics import select, validation_metrics
 from ..lib.names import class_vectors, control_vectors
 from ..lib.plots import WIDTH, short_name
 from ..lib.training import Rng, fit, init_module
-from ..pipeline import STAGE_1, STAGE_2, Run, stage_identity
+from ..pipeline import STAGE_1, STAGE_2, Run, arm_row, plain_row, stage_identity
 from ..vae import BetaVAE, encode_in_parts, gaussian_kl, sample_latents
 
 # %% ../../nbs/study/22_multimodal.ipynb #2a009c9e
@@ -80,7 +80,7 @@ class JointConfig(BaseConfig):
     beta: float = Field(0.25, description="CADA-VAE's published settings: last weight of the KL terms")
     beta_from: int = Field(0, description="the same: its warm-up begins after this epoch")
     beta_to: int = Field(93, description="the same: and ends with this one")
-    cross: float = Field(2.37, description="the same: last weight γ of cross-reconstruction")
+    cross: float = Field(2.37, description="the same: last weight κ of cross-reconstruction")
     cross_from: int = Field(21, description="the same")
     cross_to: int = Field(75, description="the same")
     distance: float = Field(8.13, description="the same: last weight δ of the distance")
@@ -164,7 +164,7 @@ def weights_at(epoch: int, config: JointConfig) -> dict[str, float]:  # beta, cr
 def figure_warm_up(config: JointConfig, epochs: int):  # figure, caption
     "The weights by epoch, each relative to its last value."
     figure, ax = plt.subplots(figsize=(WIDTH * 0.7, 1.9))
-    labels = {"beta": "β, KL terms", "distance": "δ, distance", "cross": "γ, cross-reconstruction"}
+    labels = {"beta": "β, KL terms", "distance": "δ, distance", "cross": "κ, cross-reconstruction"}
     for (name, label), style in zip(labels.items(), ("-", "--", ":"), strict=True):
         last = getattr(config, name)
         values = [weights_at(e, config)[name] / (last or 1) for e in range(1, epochs + 1)]
@@ -298,7 +298,7 @@ def figure_joint_curves(history: list[dict]):  # figure, caption
     first = "The terms of the loss of the joint VAE by epoch, before they are weighted."
     return figure, f"{first} Solid lines are training, and dashed lines are validation."
 
-# %% ../../nbs/study/22_multimodal.ipynb #4c0d28cb
+# %% ../../nbs/study/22_multimodal.ipynb #3e2cc111
 def name_positions(
     features: FeatureSet,
     k: int | str,  # uses of a rare image in an epoch
@@ -316,7 +316,7 @@ def name_positions(
     times = round(int(common) / (n_classes - len(rare))) if k == "bal" else k
     return torch.cat([torch.where(named, len(y) + y[uses], uses), (len(y) + alone).repeat_interleave(times)])
 
-# %% ../../nbs/study/22_multimodal.ipynb #425cb374
+# %% ../../nbs/study/22_multimodal.ipynb #f026f38e
 def named_head(
     features: FeatureSet,  # with mu and logvar of the joint VAE
     arm: Arm,
@@ -330,7 +330,7 @@ def named_head(
     inputs = {p: features.mu[p] for p in ("val", "test")}
     return HeadData(arm.name, lambda i: sample_latents(mu[i], logvar[i], noise), labels, positions, inputs, arm.k)
 
-# %% ../../nbs/study/22_multimodal.ipynb #a911c1f8
+# %% ../../nbs/study/22_multimodal.ipynb #e5e13ebe
 JOINT_ARMS = {  # kind -> vectors, changed fields of JointConfig
     "cada": ("names", {}),
     "cada-permuted": ("permuted", {}),
@@ -364,7 +364,7 @@ def joint_arm(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
     fitted = train_heads(joint, named_head(joint, arm, names, positions), run.head)
     return replace(fitted, extra=about)
 
-# %% ../../nbs/study/22_multimodal.ipynb #3602d2ba
+# %% ../../nbs/study/22_multimodal.ipynb #a796a4bd
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # λ
 
 
@@ -387,7 +387,7 @@ def prototype_weights(means: Tensor) -> tuple[Tensor, Tensor]:  # (C, D) -> (C, 
     root = means.shape[1] ** 0.5
     return means / root, -means.square().sum(1) / (2 * root)
 
-# %% ../../nbs/study/22_multimodal.ipynb #68f99e5c
+# %% ../../nbs/study/22_multimodal.ipynb #b107ed9a
 @builds("ridge-proto")
 def ridge_prototypes(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
     "The nearest mean that names predict."
@@ -412,3 +412,10 @@ def named_start(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
     start = prototypes.weight.to(run.device), prototypes.bias.to(run.device)
     fitted = train_heads(features, replace(latent_head(run, features, arm), start=start), run.head)
     return replace(fitted, extra={"penalty": prototypes.search[prototypes.chosen]["penalty"]})
+
+# %% ../../nbs/study/22_multimodal.ipynb #844309e7
+def name_rows(run: Run, features: FeatureSet, arms: list[Arm]) -> list[dict]:
+    "The rows of arms on one split."
+    return [
+        plain_row(run, features) if arm.kind.name == BASELINE else arm_row(run, features, arm.name)[0] for arm in arms
+    ]
