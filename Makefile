@@ -35,6 +35,7 @@ ifdef RERUN
 endif
 	@for file in $(ROWS)/*/studies.jsonl.gz; do \
 	  name=$$(basename "$$(dirname "$$file")"); \
+	  case "$$name" in *-names|*-zero-shot) continue;; esac; \
 	  given="{\"dataset\": \"$$name\", \"rows\": \"$(ROWS)\", \"out\": \"runs/report\"}"; \
 	  mkdir -p "runs/studies/$$name"; \
 	  python workflow/run_notebooks.py "runs/studies/$$name" \
@@ -46,6 +47,10 @@ endif
 	python workflow/run_notebooks.py runs/studies/evidence \
 	  "{\"nbs/study/17_registration.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
 	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
+	@ls $(ROWS)/*-names/studies.jsonl.gz > /dev/null 2>&1 || exit 0; mkdir -p runs/studies/names; \
+	python workflow/run_notebooks.py runs/studies/names \
+	  '{"nbs/study/24_names.ipynb": {"rows": "$(ROWS)", "out": "runs/report"}}' \
+	  > runs/studies/names.log 2>&1 || { python workflow/why.py $$? runs/studies/names.log; exit 1; }
 	@cat runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults

@@ -1,14 +1,18 @@
 "The joint VAE against closed forms and a reference in numpy; the arms with class names; wrong tables of names."
 
+import warnings
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.integrate import quad
 from scipy.linalg import sqrtm
-from scipy.stats import norm
+from scipy.stats import hmean, norm
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.neighbors import NearestCentroid
 from toys import phased_features, small_run
@@ -16,16 +20,17 @@ from toys import phased_features, small_run
 import fashion_vae.lib.names as names_module
 from fashion_vae.classifier import latent_head
 from fashion_vae.lib.arms import BUILDERS, name_arms, parse_arm, study_arms
-from fashion_vae.lib.config import EMBEDDED_SETS
+from fashion_vae.lib.config import EMBEDDED_SETS, RunConfig, ZeroShotConfig, read_parameters
 from fashion_vae.lib.defaults import HEAD, VaeConfig
-from fashion_vae.lib.files import InputError
+from fashion_vae.lib.files import InputError, sealed
 from fashion_vae.lib.heads import init_heads
 from fashion_vae.lib.listing import STYLES
-from fashion_vae.lib.metrics import metrics_table
+from fashion_vae.lib.metrics import best_gammas, metrics_table, validation_metrics
 from fashion_vae.lib.names import NAME_SETS, class_vectors, control_vectors, packaged_names, sentence
 from fashion_vae.lib.training import Rng, init_module
 from fashion_vae.pipeline import arm_row, feature_set
-from fashion_vae.study import multimodal
+from fashion_vae.results import read_rows
+from fashion_vae.study import label_noise, multimodal, zero_shot
 from fashion_vae.study.controls import requested_arms
 from fashion_vae.study.multimodal import (
     JOINT_ARMS,
@@ -46,6 +51,16 @@ from fashion_vae.study.multimodal import (
     wasserstein,
     weights_at,
 )
+from fashion_vae.study.name_claims import (
+    NAME_CLAIMS,
+    NAME_SETTINGS,
+    corrected_names,
+    evaluate_name_claims,
+    name_claims,
+    name_verdicts,
+)
+from fashion_vae.study.registration import MEASURES, SettingRows, claim_differences
+from fashion_vae.study.statistics import paired_tests
 
 VECTORS = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.1], [0.5, 0.5, 0.9]])
 SMALL = VaeConfig(hidden=7, latents=4, epochs=2, batch=16)
@@ -394,6 +409,164 @@ def test_without_rare_images_accuracy_chooses_and_gamma_is_zero(with_vectors):
         best = max(s["val_acc"] for s in fitted.search)
         assert fitted.search[fitted.chosen]["val_acc"] == best
         assert all(s["val_acc_h"] == 0 for s in fitted.search)
+
+
+def test_the_rules_that_choose_are_as_before_with_rare_images():
+    "acc_h of the harmonic mean, and the best of all γ by brute force."
+    features = phased_features(rare=8)
+    y, rng = features.y["val"].numpy(), np.random.default_rng(0)
+    logits = rng.normal(size=(len(y), 3, 3)) + 2 * np.eye(3)[y][:, None]
+    ours = validation_metrics(logits, y, (2,))
+    for h, found in enumerate(best_gammas(logits, y, (2,))):
+        right = logits[:, h].argmax(1) == y
+        assert ours["val_acc_h"][h] == pytest.approx(hmean([right[y < 2].mean(), right[y == 2].mean()]))
+        tried = []
+        for gamma in np.linspace(-8, 8, 4001):
+            right = (logits[:, h] - gamma * np.array([1, 1, 0])).argmax(1) == y
+            tried.append(hmean([right[y < 2].mean() + 1e-12, right[y == 2].mean() + 1e-12]))
+        assert found["val_acc_h"] == pytest.approx(max(tried), abs=1e-9)
+
+
+def zero_shot_run(photographs, folder, **more) -> zero_shot.Run:
+    config = {"dataset": "folder", "root": str(photographs), "backbone": "resnet-small", "side": 28, "minority": 1}
+    return zero_shot.resolve_zero_shot(ZeroShotConfig(**config | {"runs": str(folder)} | more))
+
+
+def test_a_run_without_rare_images(tmp_path, photographs, quick, own_names):
+    run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms="cadabal ridge-proto textinit cada-poebal")
+    rare = run.split.minority[0]
+    one = small_run(photographs, tmp_path, n_f=1)
+    for phase in ("train", "val"):
+        assert rare not in run.split.labels(phase)
+        left = getattr(one.split, phase)[one.split.labels(phase) != rare]
+        assert np.array_equal(getattr(run.split, phase), left)
+    assert np.array_equal(run.split.test, one.split.test) and rare in run.split.labels("test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        rows = zero_shot.zero_shot_rows(run, zero_shot.zero_shot_arms(run))
+    for row in rows:
+        assert row["n_f"] == 0 and row["train_images"][rare] == 0
+        assert row["calibrated_stacking"]["gamma"] == 0
+        best = max(s["val_acc"] for s in row["search"])
+        assert row["search"][row["chosen"]]["val_acc"] == best
+    scored = metrics_table(rows)
+    assert scored["acc_h"].notna().all() and scored["val_acc_h"].isna().all()
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(map(sealed, rows)))
+    assert [row["arm"] for row in read_rows(tmp_path / "rows.jsonl")] == run.config.arms.split()
+
+
+def test_an_arm_that_needs_rare_images_is_refused_without_them(tmp_path, photographs, own_names):
+    for arm in ("z50", "crt50", "smote50", "cada-images50"):
+        run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms=f"cadabal {arm}")
+        with pytest.raises(InputError, match=f"'{arm}' needs images of rare classes; allowed are .*cada"):
+            zero_shot.zero_shot_arms(run)
+    with pytest.raises(InputError, match="set names to a CSV file"):
+        zero_shot.zero_shot_arms(zero_shot_run(photographs, tmp_path, arms="cadabal"))
+
+
+def test_no_other_run_may_be_without_rare_images():
+    with pytest.raises(InputError, match="parameter n_f = 0: allowed is a whole number from 1"):
+        read_parameters({"n_f": 0}, RunConfig)
+    with pytest.raises(InputError, match="parameter n_f = 5: allowed is 0"):
+        read_parameters({"n_f": 5}, ZeroShotConfig)
+    natural = {"dataset": "folder", "root": "photos", "protocol": "natural"}
+    with pytest.raises(InputError, match=r"parameter (n_f|protocol)"):
+        read_parameters(natural, ZeroShotConfig)
+
+
+# the claims
+
+
+def made_up(effects: dict[str, float], std: float = 0.3, seed: int = 1) -> dict[str, SettingRows]:
+    "Settings F and P whose measures are made up without rows; effects by arm, in points."
+    rng, found = np.random.default_rng(seed), {}
+    for name in ("F", "P"):
+        setting, lines = NAME_SETTINGS[name], []
+        arms = {arm for claim in NAME_CLAIMS.values() for side in claim.arms(setting) for arm in side}
+        for n_f, draw, arm in product(setting.n_f, range(10), sorted(arms)):
+            value = 60 + effects.get(arm, 0.0) + rng.normal(0, std)
+            measures = dict.fromkeys(("acc_h", "acc_h_class", "mean_recall"), value)
+            line = {f"{measure}{end}": value for measure in measures for end in ("", "_acc", "_gamma")}
+            lines.append({"arm": arm, "n_f": n_f, "draw": draw, "seed": 0} | line)
+        found[name] = SettingRows(setting, [], pd.DataFrame(lines), 0.58 if setting.overlapping else 0.0)
+    return found
+
+
+@pytest.mark.parametrize(
+    "effects,verdicts",
+    [
+        ({"cada50": 3.0}, ("supported", "supported", "supported")),
+        ({}, ("equivalent", "equivalent", "equivalent")),
+        ({"cada50": 3.0, "cada-permuted50": 3.0}, ("supported", "equivalent", "supported")),
+        ({"z50": 3.0, "textinit": 3.0}, ("contradicted", "equivalent", "contradicted")),
+    ],
+)
+def test_the_verdicts_of_made_up_effects(effects, verdicts):
+    results = evaluate_name_claims(made_up(effects))
+    for name in ("F", "P"):
+        assert tuple(results[name, claim].verdict for claim in ("M1", "M2", "M3")) == verdicts
+        assert results[name, "M2"].part == "mean over n_f"
+
+
+def test_a_primary_claim_without_rows_makes_no_other_easier():
+    whole = made_up({"cada50": 0.3})
+    alone = {"F": replace(whole["F"], scored=whole["F"].scored.query("arm != 'textinit'"))}
+    results = evaluate_name_claims(alone)
+    assert ("F", "M3") not in results
+    assert results["F", "M1"].p >= evaluate_name_claims(whole)["F", "M1"].p
+    raw = paired_tests(claim_differences(NAME_CLAIMS["M1"], whole["F"], "acc_h")[1]).p
+    assert corrected_names({("F", "M1"): raw})["F", "M1"] == pytest.approx(min(1, 6 * raw))
+    assert "textinit" in name_verdicts({by: evaluate_name_claims(alone, by) for by in MEASURES}, alone)
+
+
+def test_the_claims_are_those_of_the_issue():
+    sides = {n: (c.a, c.b, c.ending, c.n_f, c.parts) for n, c in NAME_CLAIMS.items() if c.primary}
+    assert sides == {
+        "M1": ("cada{k}", "z{k}", "_gamma", (1, 2, 5, 10), "mean"),
+        "M2": ("cada{k}", "cada-permuted{k}", "", (1, 2, 5, 10), "mean"),
+        "M3": ("cada{k}", "textinit", "", (1, 2, 5, 10), "mean"),
+    }
+    for setting in NAME_SETTINGS.values():
+        for claim in name_claims(setting).values():
+            for arm in (arm for side in claim.arms(setting) for arm in side):
+                assert parse_arm(arm).name == arm
+
+
+def test_the_runs_have_the_arms_of_the_claims(root):
+    "What the configurations of the evidence ask for covers every claim, and nothing has γ without rare images."
+    files = {"F": "M", "P": "M-photographs", "F-zero": "M-zero", "P-zero": "M-zero-photographs"}
+    lacking = {}
+    for name, file in files.items():
+        config = yaml.safe_load((root / f"workflow/evidence/{file}.yaml").read_text())
+        setting = NAME_SETTINGS[name]
+        assert tuple(config["n_f"]) == setting.n_f and setting.dataset.endswith(config["label"])
+        needed = {a for c in name_claims(setting).values() for side in c.arms(setting) for a in side}
+        lacking[name] = needed - set(config["arms"].split())
+    assert not lacking["F"] and not lacking["P"]
+    assert lacking["F-zero"] == lacking["P-zero"] == {"zbal", "crtbal", "cada-imagesbal"}  # they need images
+
+
+# wrong labels
+
+
+def test_wrong_labels_stay_in_their_group_and_leave_other_phases(tmp_path, photographs):
+    vectors = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0, 1, 0.2], [0, 0.8, 0.1], [0.1, 0, 1]])
+    others = label_noise.other_classes(vectors, (1, 3))
+    assert others[1] == [3] and others[3] == [1] and sorted(others[0]) == [2, 4]
+    v = (vectors - vectors.mean(0)).numpy()
+    cosine = [v[0] @ v[c] / np.linalg.norm(v[0]) / np.linalg.norm(v[c]) for c in (2, 4)]
+    assert others[0][0] == (2, 4)[int(np.argmax(cosine))]
+    y = np.repeat(range(5), (40, 10, 50, 10, 30))
+    for way in label_noise.WAYS:
+        tenth, fifth = (label_noise.flipped_labels(y, s, way, others, Rng((0,))) for s in (0.1, 0.2))
+        assert [(fifth != y)[y == c].sum() for c in range(5)] == [8, 2, 10, 2, 6]
+        assert [(tenth != y)[y == c].sum() for c in range(5)] == [4, 1, 5, 1, 3]
+        assert ((tenth != y) <= (fifth != y)).all()
+        assert np.array_equal(np.isin(fifth, (1, 3)), np.isin(y, (1, 3)))
+    nearest = label_noise.flipped_labels(y, 0.2, "nearest", others, Rng((0,)))
+    assert {*nearest[(nearest != y) & (y == 0)]} == {others[0][0]}
+    with pytest.raises(InputError, match="there is one rare class"):
+        label_noise.other_classes(vectors, (1,))
 
 
 # the list of arms

@@ -60,6 +60,20 @@ def test_the_arms_of_a_study_can_be_chosen(make_grid):
     assert "os30" in stages["paper_run"].notebooks["nbs/01_backbone.ipynb"]["arms"]
 
 
+def test_a_study_of_its_own_has_its_own_notebook_rows_and_least_n_f(make_grid):
+    names = make_grid(study="22_multimodal", arms="z50 cada50", label="names", n_f=[1, 10])
+    stage = names.stages["controls"]
+    assert stage.notebooks == {"nbs/study/22_multimodal.ipynb": {"arms": "z50 cada50"}}
+    assert stage.files == ("names.jsonl", "names.run.json")  # beside the rows of 10_controls
+    assert names.gathered()["studies.jsonl.gz"][0].endswith("/names.jsonl")
+    zero = make_grid(study="23_zero_shot", arms="cadabal", n_f=[0])
+    assert {run.n_f for run in zero.runs.values()} == {0} and all("-nf0-" in run for run in zero.runs)
+    with pytest.raises(InputError, match="--config study = '22': allowed are"):
+        make_grid(study="22")
+    with pytest.raises(InputError, match="parameter n_f = 5: allowed is 0"):
+        make_grid(study="23_zero_shot", n_f=[5])
+
+
 def test_other_features_have_the_studies_alone(make_grid):
     imagenet = make_grid(features="imagenet")
     assert not imagenet.has_tables and list(imagenet.studies) == ["controls"]
