@@ -76,6 +76,8 @@ def read_names_table(path: str) -> tuple[list[str], list[tuple[str, list[str]]]]
         raise InputError(f"parameter names = {path!r}: no such file; needed is a CSV file with the column class")
     try:
         lines = [line for line in csv.reader(io.StringIO(read_regular(file, MAX_NAMES).decode("utf-8-sig"))) if line]
+    except OSError as e:
+        raise InputError(f"parameter names = {path!r}: it cannot be read ({e.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as e:
         raise InputError(f"{file.name}: it is no CSV file in UTF-8 ({e}); save it as one") from None
     if not lines or lines[0][0] != "class" or len(lines[0]) < 2:
