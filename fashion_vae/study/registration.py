@@ -46,7 +46,7 @@ from fashion_vae.study.statistics import (
 class RegistrationReport(BaseConfig):
     "Parameters of 17_registration."
 
-    rows: str = Field("made-up", description="made-up, or a folder with <dataset>/studies.jsonl.gz")
+    rows: str = Field("results", description="a folder with <dataset>/studies.jsonl.gz, or made-up")
     out: str = Field("runs/notebooks", description="a folder that can be written")
 
 # %% ../../nbs/study/17_registration.ipynb #ca51f143
