@@ -465,7 +465,8 @@ QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equiv
         "C1", "yes, at n_f = 10, 30 and 50", "no, oversampling is better for at least one n_f", NO),
     "And if oversampling has its own learning rate and weight decay?": (
         "C12", "yes", "no, oversampling is better", NO),
-    "Does VAE sampling beat a linear classifier retrained without a VAE?": ("C4", "yes", "no, the retrained classifier is better", NO),
+    "Does VAE sampling beat a linear classifier retrained without a VAE?": (
+        "C4", "yes", "no, the retrained classifier is better", NO),
     "Does the noise of z matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
     "Do augmented images do the same as sampled z?": (
         "C9", "no, sampled z is better", "no, augmented images are better", f"yes, both are {WITHIN}"),
