@@ -99,15 +99,15 @@ class Claim:
 PAPER = {"a": "vae{k}", "b": "os{k}", "ending": "_acc"}
 CLAIMS = {
     "C1": Claim("VAE sampling > oversampling", n_f=(10, 30, 50), parts="each", primary=True, **PAPER),
-    "C2": Claim("that gain is largest at n_f = 10 and 30", parts="peak", **PAPER),
-    "C3": Claim("the same in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
+    "C2": Claim("the gain of C1 is largest at n_f = 10 and 30", parts="peak", **PAPER),
+    "C3": Claim("C1 in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
     "C4": Claim("VAE sampling > classifier re-training", "vae{k}", "crt{k}", primary=True),
     "C5": Claim("VAE sampling > [x; μ], no noise", "vae{k}", "mu{k}", primary=True),
     "C6": Claim("VAE sampling > logit-adjusted loss", "vae{one}", "la"),
     "C7": Claim("z alone > VAE sampling", "z{k}", "vae{k}"),
     "C8": Claim("z alone > 128 principal components", "z50", "pca128"),
     "C9": Claim("VAE sampling > augmented views", "vae{one}", "aug{one}"),
-    "C10": Claim("best head > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
+    "C10": Claim("best classifier > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
     "C11": Claim("tuned oversampling with augmentation > VAE sampling", "os-aug{one}", "vae{one}"),
     "C12": Claim("VAE sampling > tuned oversampling", "vae{k}", "os-tuned{k}"),
 }
