@@ -471,7 +471,7 @@ QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equiv
     "Do augmented images do the same as sampled z?": (
         "C9", "no, sampled z is better", "no, augmented images are better", f"yes, both are {WITHIN}"),
     "Is z better than PCA?": ("C8", "yes", "no, PCA is better", NO),
-    "Is everything balance, that is, with γ, is plain fine-tuning (ERM) as good as the best linear classifier?": (
+    "Is balance all that matters: with γ, is plain fine-tuning (ERM) as good as the best linear classifier?": (
         "C10", "no, with γ for both the classifier is better", "no, with γ for both ERM is better",
         f"yes, with γ both are {WITHIN}"),
 }  # fmt: skip
@@ -494,7 +494,7 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     "Which verdicts of a setting differ from those of F."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
     if not claims:
-        return "there are no rows to compare."
+        return "not known, because there are no rows yet."
     changed = []
     for claim in claims:
         here, there = results[name, claim], results["F", claim]

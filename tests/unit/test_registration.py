@@ -361,7 +361,7 @@ def test_changes_name_the_verdicts_that_differ(results):
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
     n = len({claim for name, claim in results if name == "F-50"})
     assert change_text(same, "F-50") == f"{n} of {n} claims have the same verdict as on Fashion-MNIST."
-    assert change_text({("F", "C4"): results["F", "C4"]}, "N") == "there are no rows to compare."
+    assert change_text({("F", "C4"): results["F", "C4"]}, "N") == "not known, because there are no rows yet."
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
