@@ -96,7 +96,7 @@ def figure_pairing(
         left.plot(value, places, marker, color=arm.kind.colour, ms=5, label=arm.label)
     right.plot(values[0] - values[1], places, "o", color="0.2", ms=5)
     right.axvline(0, color="0.2", lw=0.8)
-    left.set(xlabel="acc_h (%)", ylabel="draw", yticks=places)
+    left.set(xlabel="acc_h (%)", ylabel="draw", yticks=places, yticklabels=sorted(scored["draw"].unique()))
     half = np.ptp(left.get_xlim()) / 2
     right.set(xlabel="difference (points)", xlim=(-half, half))
     figure.legend(loc="outside upper center", ncols=2)
