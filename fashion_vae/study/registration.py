@@ -504,7 +504,7 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
 def at_each_n_f(claim: Claim, given: SettingRows) -> str:  # e.g. +2.0, +0.4
     "The mean difference of a claim at every n_f of a setting."
     every = claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
-    return ", ".join(f"{values.mean() + 0.0:+.1f}" for values in every.values())
+    return ", ".join(f"{values.mean():+.1f}" for values in every.values())
 
 
 def answer_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown

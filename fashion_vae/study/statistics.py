@@ -370,8 +370,7 @@ def format_difference(differences: np.ndarray, overlap: float = 0.0) -> str:
     low, high = interval(differences, overlap)
     if len(differences) >= MIN_DRAWS:
         return format_ci(differences.mean(), low, high)
-    mean, low, high = (round(v, 1) + 0.0 for v in (differences.mean(), low, high))  # no -0.0
-    return f"{mean:+.1f} ({low:+.1f} … {high:+.1f})"
+    return f"{differences.mean():+.1f} ({low:+.1f} … {high:+.1f})"
 
 
 def interval_label(n_draws: int) -> str:

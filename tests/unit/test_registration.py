@@ -336,7 +336,7 @@ def test_answers_say_what_the_verdicts_say(results, settings):
         for name, cell, means in zip(("F", "P"), line[1::2], line[2::2], strict=True):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
-            assert f"{round(result.tests.mean, 1) + 0.0:+.1f} [" in cell
+            assert f"{result.tests.mean:+.1f} [" in cell
             assert cell.endswith(f"at {result.part}, the least certain") == (claim == "C1")
             of_each = [float(mean) for mean in means.split(", ")]
             assert len(of_each) == 4
