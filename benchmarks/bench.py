@@ -32,9 +32,10 @@ from fashion_vae.lib import heads as H
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.cache import versions
 from fashion_vae.lib.config import RunConfig
-from fashion_vae.lib.defaults import HEAD, BackboneConfig, VaeConfig, backbone_config, vae_config
+from fashion_vae.lib.defaults import HEAD, BackboneConfig, VaeConfig, backbone_config, tuned_config, vae_config
 from fashion_vae.lib.files import atomic_write, project_root, to_json
 from fashion_vae.lib.listing import list_clothing
+from fashion_vae.lib.metrics import calibrated_stacking
 from fashion_vae.lib.networks import make_backbone, predict_in_batches
 from fashion_vae.lib.photos import read_image
 from fashion_vae.lib.records import revision
@@ -444,7 +445,7 @@ def copy_photographs(folder: Path, common: int, rare: int) -> str:  # what they 
 def photographs_work(folder: Path, common: int = 24, rare: int = 2, k: int = 50) -> Work:
     "EfficientNet-Lite0 from its ImageNet weights, for an epoch in which each rare photograph is used k times."
     what, name = copy_photographs(folder / "clothing", common, rare), "tf_efficientnet_lite0"
-    config = backbone_config(name, DEVICE, PRECISION).model_copy(update={"epochs": 1, "equal_steps": False})
+    config = backbone_config(name, DEVICE, PRECISION).model_copy(update={"epochs": 1})
     files = sorted((folder / "clothing" / "photos").glob("*/*.jpg"))
     classes = sorted({file.parent.name for file in files})
     labels = np.array([classes.index(file.parent.name) for file in files])
@@ -526,6 +527,42 @@ def precision_pairs(seeds: int = 10) -> list[dict]:
     return out
 
 
+def first_small_resnet() -> torch.nn.Module:  # (B, 1, H, W) -> (B, D)
+    "The small ResNet of the first edition, whose last filter is 3×3."
+    net = make_backbone("resnet-small")
+    net[-3].conv2 = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False)
+    return net
+
+
+def network_pairs(seeds: int = 10, n_f: int = 10) -> list[dict]:
+    "Each seed with the small ResNet and with that of the first edition, fine-tuned without and with repeats."
+    out, nets = [], {"before": first_small_resnet, "after": partial(make_backbone, "resnet-small")}
+    base = backbone_config("resnet-small", DEVICE, PRECISION)
+
+    def fine_tuned(seed: int, k: int, side: str) -> dict[str, float]:
+        config = base if k == 1 else tuned_config(base, "resnet-small", "os-tuned", n_f)
+        split = split_for_run(RunConfig(n_f=n_f, draw=100 + seed % 4, seed=seed), config.side)
+        net, history = B.fine_tune(init_module(nets[side], Rng((seed,))("bench")), split, k, config, Rng((seed,)))
+        with torch.no_grad():
+            logits = net[1](predict_in_batches(net[0], split.images.pixels, split.val, config)).cpu().numpy()
+        y = split.labels("val")
+        acc_h = calibrated_stacking({"val": logits, "test": logits}, {"val": y, "test": y}, split.minority)
+        return {
+            "least validation loss": min(e["val_loss"] for e in history),
+            "validation accuracy": max(e["val_acc"] for e in history),
+            "validation acc_h with γ": acc_h["val_acc_h"],
+        }
+
+    for k, words in {1: "without repeats", 50: "rare images × 50"}.items():
+        runs = {side: [fine_tuned(seed, k, side) for seed in range(seeds)] for side in nets}
+        for measure in runs["after"][0]:
+            values = {side: [run[measure] for run in results] for side, results in runs.items()}
+            out.append({"measure": f"{words}: {measure}"} | values)
+            means = ", ".join(f"{np.mean(v):.4f}" for v in values.values())
+            print(f"  {out[-1]['measure']}: {means}", flush=True)
+    return out
+
+
 SIZES = {
     "vae images": (1000, 3000, 10_000, 30_000, 100_000),
     "vae features": (256, 512, 1024, 2048, 4096),
@@ -600,7 +637,7 @@ def measure(name: str, folder: str) -> dict:  # what is kept of a part
     return about | (measure_work(name, folder) if name in WORKS else {"result": OTHERS[name]()})
 
 
-OTHERS = {"commands": time_commands, "precision": precision_pairs, "growth": measure_growth}
+OTHERS = {"commands": time_commands, "precision": precision_pairs, "network": network_pairs, "growth": measure_growth}
 
 
 def main(asked: list[str]) -> None:

@@ -76,15 +76,14 @@ def fine_tune(
     head = init_module(lambda: nn.Linear(config.width, len(split.images.classes)), g)
     net = FineTuneNet(config, net, head).to(config.device, memory_format=torch.channels_last)
     repeated = torch.from_numpy(oversampled_indices(split, k))
-    length = len(split.train) if config.equal_steps else len(repeated)
 
-    def order() -> Tensor:  # (length,) positions in split.train
-        return repeated[torch.randperm(len(repeated), generator=g)[:length]].to(config.device)
+    def order() -> Tensor:  # positions in split.train
+        return repeated[torch.randperm(len(repeated), generator=g)].to(config.device)
 
     optimiser = make_sgd(net, config)
     history = fit(
         net, training_loss(net, split, config, g_augment), order, validation(net, split, config), optimiser,
-        config.epochs, config.batch, one_cycle(optimiser, config, length), "acc", f"backbone k={k}",
+        config.epochs, config.batch, one_cycle(optimiser, config, len(repeated)), "acc", f"backbone k={k}",
         Checkpoint(partial, (g, g_augment)) if partial else None,
     )  # fmt: skip
     return net, history

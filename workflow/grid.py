@@ -18,10 +18,11 @@ from pathlib import Path
 import yaml
 
 from fashion_vae.data import split_counts
-from fashion_vae.lib.arms import table_arms
+from fashion_vae.lib.arms import study_arms, table_arms
 from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
-from fashion_vae.lib.files import InputError, atomic_write, check_choice, resolve_path
+from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, list_images
+from fashion_vae.lib.photos import drop_small_classes
 from fashion_vae.lib.records import run_fields
 from fashion_vae.lib.rows import REMEDY, read_lines
 
@@ -73,6 +74,15 @@ def whole_number(name: str, value: int | str) -> int:  # a list that is typed ha
     return int(value)
 
 
+def numbers(name: str, value: int | list) -> list[int]:
+    "Draws or seeds: so many from 0 on, or those of a list. Raise `InputError` for anything else."
+    if not isinstance(value, list):
+        return list(range(whole_number(name, value)))
+    if not value or not all(re.fullmatch(r"[0-9]{1,6}", str(v)) for v in value):
+        raise InputError(f"--config {name}={value!r}: allowed is a number of runs, or a list as in {name}=[10,11]")
+    return [int(v) for v in value]
+
+
 def allowed_n_f(
     config: RunConfig,
     wanted: list[int],
@@ -81,7 +91,8 @@ def allowed_n_f(
     root = resolve_path(config.root)
     if not config.root or root.is_file():  # an archive is listed only after it is unpacked
         return wanted, ""
-    counts = list_images(config.dataset, str(root), config.csv)["label"].value_counts()
+    listed = list_images(config.dataset, str(root), config.csv, config.group).assign(row=0)  # as if all were usable
+    counts = drop_small_classes(listed, config.min_images)["label"].value_counts()
     name, n = counts.index[-1], int(counts.iloc[-1])
     n_train = split_counts(n)[0]
     allowed = [n_f for n_f in wanted if n_f <= n_train]
@@ -113,10 +124,14 @@ def row_files(arms: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{arm}{end}" for arm in arms for end in (".json", ".run.json"))
 
 
-def make_stages(protocol: str) -> dict[str, Stage]:  # by name
+def make_stages(
+    protocol: str,
+    arms: str = "all",  # of the controls
+) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
+    searched = [arm.name for arm in study_arms() if arm.has_grid and arm.k in (None, 50)]
     notebooks = {
         "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},
         "nbs/02_vae.ipynb": {},
@@ -125,8 +140,9 @@ def make_stages(protocol: str) -> dict[str, Stage]:  # by name
     latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
     stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
-        ("controls", "10_controls", {"arms": "all"}),
-        ("search", "12_search", {"pairs": "all"}),
+        ("controls", "10_controls", {"arms": arms}),
+        ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
+        ("head_search", "12_search", {"arms": " ".join(searched)}),
         ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
         files = (f"{name}.jsonl", f"{name}.run.json")
@@ -182,7 +198,8 @@ def name_results(config: RunConfig) -> str:
     "Name of a grid's results. Another network or number of rare classes keeps its results apart."
     default = RunConfig(**{name: getattr(config, name) for name in VARIABLES})
     parts = [config.setting]
-    for field, form in {"backbone": "{}", "weights": "{}", "side": "{}px", "minority": "m{}"}.items():
+    forms = {"backbone": "{}", "weights": "{}", "side": "{}px", "epochs": "{}ep", "minority": "m{}"}
+    for field, form in forms.items():
         value = getattr(config, field)
         if value != getattr(default, field):
             parts.append(form.format(weights_name(value) if field == "weights" else value))
@@ -197,11 +214,13 @@ class Grid:
         self.settings = read_settings(config, environ)
         self.config = read_parameters(self.settings, RunConfig)  # of all runs, but for n_f, draw and seed
         self.natural = self.config.protocol == "natural"
-        self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv)
-        self.name = name_results(self.config)
+        self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv, self.config.group)
+        self.name = name_results(self.config) + (f"-{file_name(config['label'])}" if config.get("label") else "")
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
-        self.stages = make_stages(self.config.protocol)
+        arms = self.settings.pop("arms", "all")
+        self.stages = make_stages(self.config.protocol, arms)
+        self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:
@@ -211,18 +230,20 @@ class Grid:
         n_f, self.note = ([None], "") if self.natural else allowed_n_f(self.config, wanted)
         few = [n for n in n_f if n in (10, n_f[-1])]  # for what needs no more
         draws = config["draws"]
-        draws = draws[self.config.protocol] if isinstance(draws, dict) else draws
-        draws, seeds = (range(whole_number(name, n)) for name, n in {"draws": draws, "seeds": config["seeds"]}.items())
+        draws = numbers("draws", draws[self.config.protocol] if isinstance(draws, dict) else draws)
+        seeds = numbers("seeds", config["seeds"])
         self.runs = self._make_runs(n_f, draws, seeds)
-        self.first = next(iter(self._make_runs(few, [0], [0])))
+        self.first = next(iter(self._make_runs(few, draws, seeds)))
         self.studies = {"controls": self.runs}
-        if self.has_tables and not self.natural:
+        if self.has_sensitivity:
             n = whole_number("sensitivity_draws", config["sensitivity_draws"])
-            self.studies["sensitivity"] = self._make_runs(few, draws[:n], [0])
-            search = ("photographs", few) if self.photographs else ("images", n_f)
+            self.studies["sensitivity"] = self._make_runs(few, draws[:n], seeds[:1])
+        if self.has_tables and not self.natural:
             if not isinstance(config["search_draws"], dict):
                 raise InputError(f"--config search_draws={config['search_draws']!r}: set it in workflow/config.yaml")
-            self.studies["search"] = self._make_runs(search[1], config["search_draws"][search[0]], [0])
+            kind, n_f = ("photographs", few[:1]) if self.photographs else ("images", few)
+            runs = self._make_runs(n_f, config["search_draws"][kind], [0])
+            self.studies |= {"search": runs, "head_search": runs}
         self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
 
     def _make_runs(self, n_f: list, draws: Iterable[int], seeds: Iterable[int]) -> dict[str, RunConfig]:
@@ -239,7 +260,8 @@ class Grid:
 
     def data_parameters(self) -> str:  # JSON
         "The same for 00_data."
-        given = {name: self.settings.get(name) for name in VARIABLES} | {"n_f": self.by_id[self.first].n_f}
+        names = (*VARIABLES, "group", "min_images")
+        given = {name: self.settings.get(name) for name in names} | {"n_f": self.by_id[self.first].n_f}
         return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
 
     def results_parameters(self) -> str:  # JSON
@@ -317,11 +339,11 @@ def gather(
 
 
 def show_report(environ: dict = os.environ) -> None:
-    "Print the tables and the verdict that the grid of these settings left."
+    "Print the tables, the note on groups and the verdict that the grid of these settings left."
     folder = Path("runs/report", RunConfig(**read_settings({}, environ)).data_name)
-    for name in ("remedies", "table2", "findings", "reproduced"):
-        if (folder / f"{name}.md").is_file():
-            print((folder / f"{name}.md").read_text(encoding="utf-8"))
+    for name in ("remedies.md", "table2.md", "findings.md", "grouping.txt", "reproduced.md"):
+        if (folder / name).is_file():
+            print((folder / name).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def plot_methods(
     for y, arm in enumerate(arms):
         runs = scored[scored["arm"] == arm.name].sort_values(["draw", "seed"])
         for run, dy in zip(runs.to_dict("records"), np.linspace(-0.27, 0.27, len(runs)), strict=True):
-            trained = np.nan if arm.kind.has_gamma else run["acc_h"]
-            with_gamma = run["acc_h"] if arm.kind.has_gamma else run.get("acc_h_gamma", np.nan)
-            if arm.kind.searched_as_trained:  # a comparison after γ would not be fair
+            trained = np.nan if arm.kind.has_gamma or arm.kind.tuned == "acc_h_gamma" else run["acc_h"]
+            with_gamma = run["acc_h"] if arm.kind.has_gamma else run["acc_h_gamma"]
+            if arm.kind.tuned == "acc_h":  # a comparison after γ would not be fair
                 with_gamma = np.nan
             ax.plot([trained, with_gamma], [y + dy] * 2, color=arm.kind.colour, lw=0.8)
             ax.plot(trained, y + dy, "o", mfc="white", color=arm.kind.colour, ms=5)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'MAX_TABLE', 'NO_CLASS', 'CLOTHES', 'CLOTHING_URL', 'CLOTHING_COMMIT', 'STYLES', 'FASHIONSTYLE14_FORM',
            'LAYOUTS', 'MAX_ENTRIES', 'MAX_UNPACKED', 'UNWRITABLE', 'CollectionConfig', 'existing_root', 'picture_files',
-           'safe_join', 'list_folder', 'read_table', 'find_table', 'list_csv', 'list_clothing', 'fetch_clothing',
-           'find_styles', 'list_fashionstyle14', 'missing_files', 'list_images', 'unlisted_files', 'check_zip',
-           'inner_folder', 'unpack', 'file_version', 'unpack_once', 'fetch_once', 'resolve_root',
+           'safe_join', 'list_folder', 'read_table', 'find_table', 'group_column', 'list_csv', 'list_clothing',
+           'fetch_clothing', 'find_styles', 'list_fashionstyle14', 'missing_files', 'list_images', 'unlisted_files',
+           'check_zip', 'inner_folder', 'unpack', 'file_version', 'unpack_once', 'fetch_once', 'resolve_root',
            'collection_signature', 'content_key']
 
 # %% ../../nbs/lib/listing.ipynb #d8f37b35
@@ -29,7 +29,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from .cache import module_digest
-from .config import EMBEDDED, BaseConfig
+from .config import EMBEDDED_SETS, BaseConfig
 from fashion_vae.lib.files import (
     InputError,
     check_choice,
@@ -124,8 +124,9 @@ def _read_text(path: Path, errors: str = "strict") -> str:
 def read_table(
     path: Path,  # a CSV file in UTF-8
     columns: tuple[str, ...],  # that it must have
+    optional: str = "",  # a column that it may have
 ) -> list[tuple[str, dict[str, str]]]:  # ("table.csv, line 2", the line by column)
-    "Read a table. Raise `InputError` if it is too large, not UTF-8, or lacks a column."
+    "Read a table. Raise `InputError` if it is too large, not UTF-8, or lacks a column or has it twice."
     try:
         text = _read_text(path)
     except UnicodeDecodeError as e:
@@ -136,7 +137,7 @@ def read_table(
         lines = [(f"{path.name}, line {reader.line_num}", line) for line in reader]
     except CsvError as e:
         raise InputError(f"{path.name}, line {reader.reader.line_num}: {e}") from None
-    for column in columns:
+    for column in columns + (optional,) * (optional in names):
         if names.count(column) != 1:
             problem = "no column" if column not in names else f"{names.count(column)} columns"
             raise InputError(f"{path.name}: {problem} {column!r}; it has {', '.join(names)}")
@@ -160,6 +161,17 @@ def _checked_label(where: str, line: dict[str, str], image: str, label: str, lab
         raise InputError(f"{where}: {image} or {label} is empty; every line needs both")
     return check_choice(f"{where}: {label}", line[label], labels) if labels else line[label]
 
+# %% ../../nbs/lib/listing.ipynb #6735a164
+def group_column(
+    group: str,  # auto, none, or the name of a column
+    own: str,  # the column that auto means
+    names: list[str],  # of the columns
+) -> str:  # empty: no groups
+    "The column that says which photographs were taken together. Raise `InputError` if the table lacks it."
+    if group in ("auto", "none"):
+        return own if group == "auto" and own in names else ""
+    return check_choice("parameter group", group, ["auto", "none", *names])
+
 # %% ../../nbs/lib/listing.ipynb #965c9724
 def list_csv(
     root: str,  # the folder that the paths in the table are relative to
@@ -167,16 +179,24 @@ def list_csv(
     image: str = "image",  # column with the paths
     label: str = "label",  # column with the labels
     labels: tuple[str, ...] = (),  # the labels that are allowed; none: any
-) -> pd.DataFrame:  # file, label; sorted by file
+    group: str = "auto",  # column with the groups; auto: `own`, if there is one; none: no groups
+    own: str = "group",
+) -> pd.DataFrame:  # file, label and, where there are groups, group; sorted by file
     "List a table's photographs. Raise `InputError` with table and line for a line that cannot be used."
     folder = existing_root(root, "the folder that the table's paths are relative to")
-    label_of = {}
-    for where, line in read_table(find_table(folder, table), (image, label)):
-        value = _checked_label(where, line, image, label, labels)
+    lines = read_table(find_table(folder, table), (image, label), own if group == "auto" else group)
+    column = group_column(group, own, [name for _, line in lines[:1] for name in line if name])
+    entries = {}
+    for where, line in lines:
+        entry = {"label": _checked_label(where, line, image, label, labels)}
+        if column:
+            entry["group"] = (line[column] or "").strip()
         file = safe_join(folder, line[image], where).relative_to(folder).as_posix()
-        if label_of.setdefault(file, value) != value:
-            raise InputError(f"{where}: {file!r} is {value!r} here and {label_of[file]!r} above; keep one")
-    return pd.DataFrame(sorted(label_of.items()), columns=["file", "label"])
+        for field, value in entries.setdefault(file, entry).items():
+            if entry[field] != value:
+                raise InputError(f"{where}: {file!r} is {entry[field]!r} here and {value!r} above; keep one")
+    rows = [(file, *entries[file].values()) for file in sorted(entries)]
+    return pd.DataFrame(rows, columns=["file", "label", "group"][: 2 + bool(column)])
 
 # %% ../../nbs/lib/listing.ipynb #b88c621a
 NO_CLASS = ("Not sure", "Other", "Skip")
@@ -189,10 +209,11 @@ CLOTHES = (
 def list_clothing(
     root: str,  # holds images.csv and images/
     least: int = 80,  # photographs below which a class is left out
-) -> pd.DataFrame:  # file, label; sorted by file
+    group: str = "auto",  # column with the groups; auto: sender_id; none: no groups
+) -> pd.DataFrame:  # file, label and, unless it is none, group; sorted by file
     "List the clothing photographs: the real classes of which at least `least` photographs are there."
     folder = existing_root(root, "the clothing dataset: images.csv and images/")
-    table = list_csv(root, "images.csv", labels=CLOTHES + NO_CLASS)
+    table = list_csv(root, "images.csv", labels=CLOTHES + NO_CLASS, group=group, own="sender_id")
     table = table[~table["label"].isin(NO_CLASS)].assign(file=lambda t: "images/" + t["file"] + ".jpg")
     exists = table["file"].map(lambda file: (folder / file).is_file())
     sizes = table[exists]["label"].value_counts()
@@ -290,10 +311,18 @@ def list_images(
     dataset: str,  # folder, fashionstyle14 or clothing
     root: str,
     csv: str = "",  # a table instead of one folder a class
-) -> pd.DataFrame:  # file, label; sorted by file
+    group: str = "auto",  # column with the groups; auto: group or sender_id, if there is one; none: no groups
+) -> pd.DataFrame:  # file, label and, where there are groups, group; sorted by file
     "List a collection. Raise `InputError` for an unknown data set and whatever its layout refuses."
     check_choice("parameter dataset", dataset, LAYOUTS)
-    listed = list_csv(root, csv) if csv else LAYOUTS[dataset](root)
+    if csv:
+        listed = list_csv(root, csv, group=group)
+    elif dataset == "clothing":
+        listed = list_clothing(root, group=group)
+    elif group in ("auto", "none"):
+        listed = LAYOUTS[dataset](root)
+    else:
+        raise InputError(f"parameter group = {group!r}: without a table no column exists; allowed are auto and none")
     if listed.empty:
         raise InputError(f"parameter root = {root!r}: nothing is listed; pictures with labels are needed")
     for file in listed["file"]:
@@ -415,12 +444,12 @@ def resolve_root(
 # %% ../../nbs/lib/listing.ipynb #6311c712
 def collection_signature(
     root: Path,
-    listed: pd.DataFrame,  # file, label
+    listed: pd.DataFrame,  # file, label, perhaps group
     side: int,  # pixels of the squares that are kept; 0: of no interest
 ) -> str:  # SHA-256
     "Digest of all that kept pixels depend on; no photograph is read."
     versions = [file_version(root / file) for file in listed["file"]]
-    lines = listed[["file", "label"]].to_numpy().tolist()
+    lines = listed.to_numpy().tolist()
     code = module_digest("lib.files", "lib.listing", "lib.photos")
     return hashlib.sha256(to_json([lines, versions, side, code, PIL.__version__])).hexdigest()
 
@@ -429,15 +458,16 @@ def content_key(
     dataset: str,
     root: str,  # a folder, a zip, or nothing
     csv: str = "",
-) -> str:  # empty for the data set inside the package
+    group: str = "auto",  # as in `list_images`
+) -> str:  # empty for a data set inside the package
     "A key that changes when a file comes, goes or changes. Raise `InputError` if nothing can be listed."
-    check_choice("parameter dataset", dataset, [EMBEDDED, *LAYOUTS])
+    check_choice("parameter dataset", dataset, [*EMBEDDED_SETS, *LAYOUTS])
     path, table = resolve_path(root), resolve_path(csv)
-    if dataset == EMBEDDED:
+    if dataset in EMBEDDED_SETS:
         return ""
     if os.path.isfile(path):  # an archive
         files = [path, table] if csv and os.path.isfile(table) else [path]
         return " ".join(f"{file_version(f)}" for f in files)
     if dataset == "clothing" and not root:
         return CLOTHING_COMMIT
-    return collection_signature(path, list_images(dataset, str(path) if root else "", csv), 0)
+    return collection_signature(path, list_images(dataset, str(path) if root else "", csv, group), 0)

@@ -70,8 +70,10 @@ def input_kind(
     arm: str,
     features: str,  # parameter of the run: whose features stages 2 and 3 use
 ) -> Input:
-    "What the classifier of an arm gets. Raise `InputError` for an unknown arm."
+    "What the classifier of an arm gets. Raise `InputError` for an unknown arm, and for one with a VAE of its own."
     kind = parse_arm(arm).kind.input
+    if kind == "[x; z′]":
+        raise InputError(f"arm {arm!r}: it cannot be saved, because a model holds the VAE of the other arms alone")
     return "x" if features == "imagenet" and kind == "own head" else kind
 
 

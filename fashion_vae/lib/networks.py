@@ -115,6 +115,7 @@ def resnet_small(
         if a != b:
             shortcut = nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
         layers.append(BasicBlock(a, b, stride, shortcut))
+    layers[-1].conv2 = nn.Conv2d(width, width, 1, bias=False)  # a 3×3 filter on 2×2 maps is mostly padding
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 # %% ../../nbs/lib/networks.ipynb #eaffcc36

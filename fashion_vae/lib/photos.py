@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_SIDE', 'FORMATS', 'MAX_BYTES', 'MAX_NOTE', 'PhotosConfig', 'to_rgb', 'UnusableImage', 'upright',
            'decode_image', 'crop_resize', 'difference_hash', 'describe_image', 'read_image', 'read_images',
-           'mark_copies', 'manifest_report', 'fill_pixels', 'number_rows', 'close_gaps', 'build_manifest',
-           'near_duplicates', 'changed_files', 'kept_digests', 'is_current', 'kept_manifest', 'load_photographs']
+           'mark_copies', 'manifest_report', 'fill_pixels', 'number_rows', 'close_gaps', 'drop_small_classes',
+           'build_manifest', 'near_duplicates', 'changed_files', 'kept_digests', 'is_current', 'kept_manifest',
+           'load_photographs']
 
 # %% ../../nbs/lib/photos.ipynb #7b0b12c4
 import hashlib
@@ -209,6 +210,23 @@ def close_gaps(
     for place in np.flatnonzero(rows >= 0):
         pixels[rows[place]] = pixels[place]  # row <= place, so nothing is overwritten too early
 
+# %% ../../nbs/lib/photos.ipynb #a980d940
+def drop_small_classes(
+    manifest: pd.DataFrame,  # label, row
+    min_images: int,  # 1: no class is left out
+) -> pd.DataFrame:  # the lines of the other classes
+    "Leave out classes with too few usable photographs. Raise `InputError` if fewer than two classes remain."
+    if min_images == 1:
+        return manifest
+    sizes = manifest["label"][manifest["row"] >= 0].value_counts()
+    large = sizes.index[sizes >= min_images]
+    if len(large) < 2:
+        raise InputError(
+            f"parameter min_images = {min_images}: {len(large)} of {len(sizes)} classes have so many usable photographs"
+            f" and at least 2 are needed; allowed is 1 to {sizes.nlargest(2).min()}"
+        )
+    return manifest[manifest["label"].isin(large)]
+
 # %% ../../nbs/lib/photos.ipynb #5bfbe357
 def build_manifest(
     root: Path,
@@ -310,7 +328,7 @@ def kept_manifest(
             note = {"signature": signature, "sha256": kept_digests(target)}
             atomic_write(target / "manifest.json", to_json(note))
         digest = kept_digests(target)[0]
-        types = {"file": str, "label": str, "hash": "uint64"}
+        types = {"file": str, "label": str, "group": str, "hash": "uint64"}
         file = target / "manifest.csv"  # a carriage return may be part of a name
         manifest = pd.read_csv(file, keep_default_na=False, dtype=types, lineterminator="\n")
         return manifest, np.load(target / "pixels.npy", mmap_mode="r"), digest
@@ -322,11 +340,13 @@ def load_photographs(
     csv: str,  # a table instead of one folder a class
     side: int,  # pixels of the squares that are kept
     runs: Path,  # keeps what is made
+    group: str = "auto",  # column with the groups, as in `list_images`
 ) -> tuple[pd.DataFrame, np.ndarray, str]:  # manifest; pixels by its row; their SHA-256
     "A collection, checked and kept as pixels. Raise `InputError` if it cannot be listed."
     if not 1 <= side <= MAX_SIDE:
         raise InputError(f"parameter side = {side}: allowed are 1 to {MAX_SIDE} pixels")
     folder = resolve_root(dataset, root, runs)
-    listed = list_images(dataset, str(folder) if root or dataset == "clothing" else "", csv)
-    digest = hashlib.sha256(f"{folder.resolve()}/{csv}".encode()).hexdigest()[:8]
+    listed = list_images(dataset, str(folder) if root or dataset == "clothing" else "", csv, group)
+    column = f"\0{group}" * (group != "auto")  # no path holds a zero byte
+    digest = hashlib.sha256(f"{folder.resolve()}/{csv}{column}".encode()).hexdigest()[:8]
     return kept_manifest(folder, listed, side, runs / "photos" / f"{dataset}-{digest}-{side}")

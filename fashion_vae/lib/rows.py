@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Count', 'Counts', 'Bin', 'REMEDY', 'MAX_ROWS', 'SHARED', 'STAGES', 'ENVIRONMENT', 'Fields', 'RunFields', 'Configs',
-           'RowFields', 'PhaseCounts', 'Confusion', 'Stacking', 'LatentUse', 'ResultFields', 'check_fields',
-           'split_totals', 'confusions', 'check_totals', 'read_lines', 'run_key', 'differing_fields', 'changed_fields',
-           'acc_h_of', 'environment']
+           'RowFields', 'PhaseCounts', 'Confusion', 'Stacking', 'ByAccuracy', 'LatentUse', 'ResultFields',
+           'check_fields', 'split_totals', 'choices', 'confusions', 'check_totals', 'read_lines', 'run_key',
+           'differing_fields', 'changed_fields', 'acc_h_of', 'environment']
 
 # %% ../../nbs/lib/rows.ipynb #437fc44a
 import gzip
@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .arms import UPPER_BOUND
 from .files import InputError, read_regular, unsealed
-from .metrics import metrics, minority_labels
+from .metrics import confusion, metrics, minority_labels
+from .records import EDITION, decode_predictions
 
 # %% ../../nbs/lib/rows.ipynb #0230cb42
 Count = Annotated[int, Field(ge=0)]
@@ -59,6 +60,7 @@ class RowFields(RunFields):
     "What every row has."
 
     arm: str
+    edition: Literal[EDITION]
     protocol: Literal["gfsl", "natural"]
     weights: str
     minority: Count | Literal["auto"]
@@ -85,9 +87,18 @@ class Confusion(Fields, extra="forbid"):
 class Stacking(Fields):
     "Calibrated stacking."
 
+    chosen: Count  # of the search
     gamma: float
     val_acc_h: float
     confusion: Counts  # of the test set
+
+
+class ByAccuracy(Fields):
+    "The candidate with the best validation accuracy."
+
+    chosen: Count  # of the search
+    confusion: Confusion
+    calibration: list[Bin]
 
 
 class LatentUse(Fields):
@@ -106,7 +117,9 @@ class ResultFields(RowFields):
     train_images: list[Count]  # (C,)
     confusion: Confusion
     calibration: list[Bin]
-    calibrated_stacking: Stacking = None  # None: the row has no such field
+    calibrated_stacking: Stacking
+    by_accuracy: ByAccuracy = None  # None: the row has no such field
+    predictions: dict[Literal["main", "gamma", "acc"], str] = None
     latent_use: LatentUse = None
     search: list[dict] = None
     chosen: Count = None
@@ -114,6 +127,8 @@ class ResultFields(RowFields):
 
 def check_fields(line: dict) -> None:
     "Raise `ValueError` for the first field that is missing or of the wrong kind."
+    if "seconds" not in line and (edition := line.get("edition", 1)) != EDITION:
+        raise ValueError(f"is of edition {edition} of the experiment, and this is edition {EDITION}")
     is_record, is_result = "seconds" in line, "confusion" in line
     try:
         (RunFields if is_record else ResultFields if is_result else RowFields).model_validate(line)
@@ -138,12 +153,17 @@ def split_totals(row: dict) -> dict[str, list[int]]:  # phase -> (C,)
     return totals
 
 
+def choices(row: dict) -> dict[str, dict]:  # prefix of its fields -> confusion, calibration
+    "What is reported of a row without γ."
+    return {"": row} | ({"by_accuracy.": row["by_accuracy"]} if "by_accuracy" in row else {})
+
+
 def confusions(row: dict) -> Iterator[tuple[str, str, list[list[int]]]]:  # field, phase, counts
     "All confusion counts of a row."
-    for phase in ("val", "test"):
-        yield f"confusion.{phase}", phase, row["confusion"][phase]
-    if "calibrated_stacking" in row:
-        yield "calibrated_stacking.confusion", "test", row["calibrated_stacking"]["confusion"]
+    for name, choice in choices(row).items():
+        for phase in ("val", "test"):
+            yield f"{name}confusion.{phase}", phase, choice["confusion"][phase]
+    yield "calibrated_stacking.confusion", "test", row["calibrated_stacking"]["confusion"]
     for name in ("permuted", "zeroed") if "latent_use" in row else ():
         yield f"latent_use.{name}", "test", row["latent_use"][name]
 
@@ -167,6 +187,25 @@ def _check_calibration(bins: list, n: int) -> None:  # n: images of the test set
     if any(value > images * 1.00001 for images, *values in bins for value in values):  # rounded to six digits
         raise ValueError("has more confidence or right answers than images in a bin of its calibration")
 
+
+def _check_chosen(row: dict) -> None:
+    "Raise `ValueError` unless the candidates that were chosen are among those that were searched."
+    n = len(row.get("search", [])) or 1  # a fine-tuned network is its only candidate
+    for name in ("", "by_accuracy", "calibrated_stacking"):
+        chosen = (row.get(name, {}) if name else row).get("chosen", 0)
+        if chosen >= n:
+            raise ValueError(f"has {f'{name}.' * bool(name)}chosen = {chosen} of a search of {n}")
+
+
+def _check_predictions(row: dict) -> None:
+    "Raise `ValueError` unless the answers to the test images give the counts of the row."
+    kept = {"main": row["confusion"]["test"], "gamma": row["calibrated_stacking"]["confusion"]}
+    kept["acc"] = row.get("by_accuracy", row)["confusion"]["test"]
+    for name, text in row.get("predictions", {}).items():
+        counts = confusion(*decode_predictions(text, row["images"]["test"]), len(row["classes"]))
+        if counts.tolist() != kept[name]:
+            raise ValueError(f"has predictions.{name} that do not give its confusion counts")
+
 # %% ../../nbs/lib/rows.ipynb #8c42d443
 def check_totals(row: dict) -> None:  # with the fields of a classifier
     "Raise `ValueError` unless the counts of a row are those of its split."
@@ -179,9 +218,10 @@ def check_totals(row: dict) -> None:  # with the fields of a classifier
             raise ValueError(f"has a {field} that is not {n} × {n}")
         if (images := [sum(line) for line in counts]) != totals[phase]:
             raise ValueError(f"has a {field} of {images} images, and its split has {totals[phase]}")
-    _check_calibration(row["calibration"], sum(totals["test"]))
-    if row.get("chosen", -1) >= len(row.get("search", [])):
-        raise ValueError(f"has chosen = {row['chosen']} of a search of {len(row.get('search', []))}")
+    for choice in choices(row).values():
+        _check_calibration(choice["calibration"], sum(totals["test"]))
+    _check_chosen(row)
+    _check_predictions(row)
 
 # %% ../../nbs/lib/rows.ipynb #8e7e4c6a
 REMEDY = "delete the file and run the grid again, or restore it with git"  # a grid makes only what is missing
@@ -243,7 +283,7 @@ def differing_fields(rows: list[dict]) -> dict[str, list[str]]:  # field -> its 
     return {field: sorted(values) for (field, _), values in seen.items() if len(values) > 1}
 
 # %% ../../nbs/lib/rows.ipynb #902b73ff
-ENVIRONMENT = {"versions", "threads", "device", "precision", "head_precision"}
+ENVIRONMENT = {"revision", "versions", "threads", "device", "precision", "head_precision"}
 
 
 def changed_fields(row: dict, other: dict, path: str = "") -> list[str]:  # e.g. confusion.test

@@ -461,7 +461,8 @@ def a_grid(monkeypatch):
         "no seeds": {"seeds": 0},
         "text for seeds": {"seeds": "x"},
         "nothing for seeds": {"seeds": None},
-        "a list of draws": {"draws": [0, 1]},
+        "a list of draws with a text": {"draws": [0, "one"]},
+        "an empty list of draws": {"draws": []},
         "search_draws as a number": {"search_draws": 3},
         "minus sensitivity": {"sensitivity_draws": -1},
     }
@@ -984,10 +985,10 @@ def test_a_photograph_that_keeps_its_size_and_its_time_is_read_again(tmp_path):
 )
 @attack(KEPT)
 def test_embedded_images_that_were_changed_are_refused(case, tmp_path, monkeypatch):
-    file = tmp_path / data.EMBEDDED_FILE
-    file.write_bytes(case((ROOT / "fashion_vae" / data.EMBEDDED_FILE).read_bytes()))
+    name = data.EMBEDDED_FILES[data.EMBEDDED]
+    (tmp_path / name).write_bytes(case((ROOT / "fashion_vae" / name).read_bytes()))
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
-    refused(data.load_embedded, names=data.EMBEDDED_FILE)
+    refused(data.load_embedded, names=name)
 
 
 def npz(**arrays) -> bytes:

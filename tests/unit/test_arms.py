@@ -1,6 +1,8 @@
 "The list of arms: names lead to kinds and back, and a new arm is one line and one builder."
 
+import re
 from dataclasses import replace
+from typing import get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,7 +53,7 @@ def test_a_wrong_k_is_refused(name, k):
 
 @pytest.mark.parametrize("name", ["vae", "vae0", "vaes30", "os", "plain30", "best", "frozen", "30", ""])
 def test_an_unknown_arm_is_refused(name):
-    with pytest.raises(InputError, match=rf"^parameter arms: '{name}'; allowed are plain, os<k>, vae<k>, "):
+    with pytest.raises(InputError, match=rf"^parameter arms: '{name}'; allowed are plain, os<k>, plain-tuned, "):
         parse_arm(name)
 
 
@@ -62,7 +64,7 @@ def test_an_arm_that_is_not_allowed_here_is_refused():
 
 
 def test_every_kind_has_a_label_a_family_and_an_input():
-    inputs = ("own head", "x", "[x; μ]", "[x; z]", "z")
+    inputs = get_args(arms.Input)
     for name, kind in KINDS.items():
         assert kind.name == name and kind.label and kind.family in arms.FAMILIES and kind.input in inputs
         assert ("{k}" in kind.label) == kind.repeated
@@ -80,10 +82,10 @@ def test_no_name_can_be_read_in_two_ways():
 
 
 def test_table_2_has_the_papers_arms_in_its_order():
-    names = [arm.name for arm in table_arms()]
-    assert names[:5] == ["plain", "os30", "os50", "vae30", "vae50"]
+    names = [arm.name for arm in table_arms() if arm.kind.paper]
+    assert names == ["plain", "os30", "os50", "vae30", "vae50"]
     natural = [arm.name for arm in table_arms("natural")]
-    assert natural[:3] == ["plain", "osbal", "vaebal"] and not [n for n in natural if n[-1].isdigit()]
+    assert natural[:4] == ["plain", "osbal", "os-tunedbal", "vaebal"] and not [n for n in natural if n[-1].isdigit()]
 
 
 def test_lists_name_each_arm_once():
@@ -115,6 +117,8 @@ def test_the_ablation_changes_one_thing_a_step():
         ("full", "plain", "natural", False),
         ("os30", "imagenet", "gfsl", False),
         ("os30", "os50", "gfsl", False),
+        ("plain-tuned", "imagenet", "gfsl", False),
+        ("plain", "imagenet", "gfsl", True),
         ("crt1", "imagenet", "gfsl", False),
         ("crt1", "plain", "gfsl", True),
         ("stack", "os50", "gfsl", False),
@@ -129,6 +133,20 @@ def test_the_table_for_a_text_has_a_line_for_each_kind():
     table = arms.arms_table()
     assert [line["arm"] for line in table] == [name + "‹k›" * kind.repeated for name, kind in KINDS.items()]
     assert all("{" not in line["in words"] for line in table)
+
+
+def test_an_arm_whose_name_holds_a_number_is_no_kind_with_a_k():
+    for name, k in {"vae50-s2": 50, "vae50-beta": 50, "pca128": 50, "la-2n": 1}.items():
+        assert parse_arm(name).k is None and parse_arm(name).repeats == k
+    for name in ("vae30-s2", "pca64", "pca", "la-3n", "gamma"):
+        with pytest.raises(InputError, match="allowed are"):
+            parse_arm(name)
+
+
+@pytest.mark.parametrize("features", ["plain", "imagenet", "os50"])
+def test_the_new_controls_exist_for_all_features(features):
+    for name in ("aug50", "pca128", "vae50-s4", "ncm", "lda", "gamma-val", "gamma-oof", "la-2n"):
+        assert not arms.not_available(parse_arm(name), features, "gfsl"), name
 
 
 # a new arm
@@ -169,7 +187,7 @@ def test_a_new_arm_is_trained_tabled_drawn_and_saved(jitter, tmp_path, photograp
     features = feature_set(run)
     row, _, fitted = arm_row(run, features, jitter)
     scored = metrics_table([row, finetuned_row(run, "plain")[0]])
-    assert "| jittered features ×30 | `jitter30` |" in table_2(scored, "made up")
+    assert re.search(r"\| jittered features ×30 +\| `jitter30` +\| accuracy +\|", table_2(scored, "made up"))
     figure, _ = methods_figure(scored, "made up")
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     plt.close(figure)

@@ -78,7 +78,7 @@ def test_every_comparison_runs_and_learns(bench, small, tmp_path, monkeypatch):
         bench.vae_work(bench.peers.plain_vae, 64, threads=1),
         bench.heads_work(),
         bench.one_work(),
-        bench.tuning_work(tmp_path, "resnet-small", 200, 1, threads=1),
+        bench.tuning_work(tmp_path, "resnet-small", 600, 3, threads=1),
     ]
     for work in works:
         part = bench.compare(replace(work, rounds=1, tolerance=0.5))

@@ -170,7 +170,7 @@ def edit(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "name,old,new",
     [
-        ("lib.defaults", '5: {"lr": 3.2,', '5: {"lr": 3.3,'),  # a constant in a dictionary
+        ("lib.defaults", "(width=512, side", "(width=513, side"),  # a constant in a dictionary
         ("lib.defaults", "max(256, min(", "max(257, min("),
         ("lib.training", "cycle_momentum=False", "cycle_momentum=True"),
         ("vae", "0.5 * (mu.square()", "0.6 * (mu.square()"),

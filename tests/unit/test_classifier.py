@@ -45,7 +45,7 @@ def plain_loop(features: FeatureSet, k: int, lr: float, decay: float) -> tuple[n
     "Train one head on [x; z] in two epochs: its validation logits in the best epoch, the loss of each epoch."
     g, noise = features.rng("head", k), features.rng("z", k)
     net = init_module(lambda: torch.nn.Linear(7, 3), g)
-    sgd = torch.optim.SGD(net.parameters(), lr, 0.9, weight_decay=decay, nesterov=True)
+    sgd = torch.optim.SGD(net.parameters(), lr, 0.9, nesterov=True)
     x, mu, y = features.x, features.mu, features.y
     order = features.repeated(k)
     steps = 2 * -(-len(order) // 64)
@@ -59,6 +59,9 @@ def plain_loop(features: FeatureSet, k: int, lr: float, decay: float) -> tuple[n
             sgd.zero_grad()
             loss.backward()
             sgd.step()
+            with torch.no_grad():
+                for p in net.parameters():
+                    p /= 1 + cycle.get_last_lr()[0] * decay / (1 - 0.9)
             cycle.step()
             values.append(loss.item())
         losses.append(np.mean(values))
@@ -79,6 +82,23 @@ def test_a_head_among_four_is_the_head_of_a_plain_loop(lr, decay):
     four = config.model_copy(update={"factors": (0.5, lr / config.lr), "decays": (0.3, decay)})
     among = train_heads(features, head_data(features, "vae4"), four)
     assert among.search[-1] == pytest.approx(alone.search[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.3, 30.0])
+def test_sgd_with_weight_decay_reaches_the_optimum_of_its_loss(decay):
+    features, heads = toy_features(), Heads(5, 3, 2)
+    x, y = features.x["train"], features.y["train"]
+    rate, decays = torch.tensor([1.0, 2.0]), torch.tensor([0.0, decay])
+    sgd = heads_module.make_head_sgd(heads, rate, decays, HEAD)
+    for _ in range(1500):
+        loss = heads_module.cross_entropy(linear_heads(x, heads.weight, heads.bias), y, 1)
+        sgd.zero_grad()
+        (rate * loss).sum().backward()
+        sgd.step()
+    (of_first, of_second), largest = heads.weight.grad, heads.weight.grad[1].abs().max() / 2
+    slope = of_second / 2 + decay * heads.weight[1]  # of the loss with its decay, zero at the optimum
+    assert slope.abs().max() < 0.02 * largest
+    assert heads.weight[0].norm() > 2 * heads.weight[1].norm() and of_first.abs().max() < largest
 
 
 def test_heads_are_linear_layers_side_by_side():

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from fashion_vae.lib import config
-from fashion_vae.lib.config import DataConfig, RunConfig, identity_fields, read_parameters, run_id
-from fashion_vae.lib.defaults import BACKBONES, backbone_config, oversampled_config, vae_config
+from fashion_vae.lib.config import REGISTERED, DataConfig, RunConfig, identity_fields, read_parameters, run_id
+from fashion_vae.lib.defaults import BACKBONES, TUNED, backbone_config, tuned_config, vae_config
 from fashion_vae.lib.files import InputError
 
 # what is refused
@@ -44,6 +44,10 @@ def test_no_n_f_is_refused_unless_the_protocol_is_natural():
         ("features", "os0", "plain, imagenet, osbal, or os<k> with k up to 9,999"),
         ("arms", "", "names of arms with blanks between them"),
         ("nproc", 0, "a whole number from 1 to 1,024"),
+        ("group", "", "auto, none, or the name of a column"),
+        ("group", 3, "auto, none, or the name of a column"),
+        ("min_images", 0, "a whole number from 1 to 999,999,999"),
+        ("min_images", "80", "a whole number from 1 to 999,999,999"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
@@ -57,6 +61,10 @@ def test_a_value_that_is_not_allowed_is_named(name, value, allowed):
         ({"root": "photos"}, "root = 'photos': fashion-mnist-lt comes with the package"),
         ({"csv": "labels.csv"}, "csv = 'labels.csv': fashion-mnist-lt comes with the package"),
         ({"protocol": "natural"}, "protocol = 'natural': fashion-mnist-lt comes with the package"),
+        ({"group": "none"}, "group = 'none': fashion-mnist-lt comes with the package"),
+        ({"min_images": 80}, "min_images = 80: fashion-mnist-lt comes with the package"),
+        ({"dataset": REGISTERED, "group": "x"}, "group = 'x': fashion-mnist-registered comes with the package"),
+        ({"dataset": REGISTERED, "root": "x"}, "root = 'x': fashion-mnist-registered comes with the package"),
         ({"dataset": "clothing", "csv": "a.csv"}, "csv = 'a.csv': clothing has its own lists"),
     ],
 )
@@ -92,30 +100,34 @@ def test_an_unknown_backbone_is_refused():
 
 
 def test_a_data_set_brings_its_own_backbone_and_weights():
-    chosen = {d: RunConfig(dataset=d) for d in ("fashion-mnist-lt", "fashionstyle14", "clothing")}
+    chosen = {d: RunConfig(dataset=d) for d in ("fashion-mnist-lt", REGISTERED, "fashionstyle14", "clothing")}
     assert {d: (c.backbone, c.weights) for d, c in chosen.items()} == {
         "fashion-mnist-lt": ("resnet-small", "none"),
+        REGISTERED: ("resnet-small", "none"),
         "fashionstyle14": ("resnet50", "IMAGENET1K_V1"),
         "clothing": ("tf_efficientnet_lite0", "imagenet"),
     }
     assert RunConfig(dataset="clothing", backbone="resnet18").weights == "IMAGENET1K_V1"
-    assert RunConfig(backbone="resnet18").side == 28
+    assert RunConfig(backbone="resnet18").side == RunConfig(dataset=REGISTERED, backbone="resnet18").side == 28
 
 
 def test_the_network_of_a_machine_takes_the_side_and_the_batch_that_were_typed():
     own = backbone_config("tf_efficientnet_lite0", "cpu", "bf16")
-    assert (own.side, own.batch, own.epochs, own.precision) == (128, 32, 5, "fp32")
-    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).side == 96
-    assert backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 96, 16).batch == 16
+    assert (own.side, own.batch, own.epochs, own.precision) == (96, 32, 5, "fp32")
+    typed = backbone_config("tf_efficientnet_lite0", "cpu", "bf16", 64, 16, 7)
+    assert (typed.side, typed.batch, typed.epochs) == (64, 16, 7)
     on_gpu = backbone_config("tf_efficientnet_lite0", "cuda", "bf16")
     assert (on_gpu.side, on_gpu.epochs, on_gpu.precision) == (224, 50, "bf16")
 
 
-def test_the_rate_for_repeats_is_that_of_the_next_larger_n_f():
+def test_a_tuned_arm_has_the_pair_of_its_network_and_epochs(monkeypatch):
     base = BACKBONES["resnet-small"]
-    rates = {n_f: oversampled_config(base, "resnet-small", n_f).lr for n_f in (1, 5, 6, 30, 50, 400, None)}
-    assert rates == {1: 3.2, 5: 3.2, 6: 1.6, 30: 3.2, 50: 0.1, 400: 0.1, None: 0.1}
-    assert oversampled_config(base, "resnet18", 10) == base
+    monkeypatch.setitem(TUNED, ("resnet-small", base.epochs), {"os-tuned": (1.6, 0.2)})
+    found = tuned_config(base, "resnet-small", "os-tuned")
+    assert found == base.model_copy(update={"lr": 1.6, "weight_decay": 0.2})
+    longer = base.model_copy(update={"epochs": base.epochs + 1})
+    assert tuned_config(longer, "resnet-small", "os-tuned") == longer
+    assert tuned_config(base, "resnet18", "os-tuned") == tuned_config(base, "resnet-small", "other") == base
 
 
 def test_the_hidden_layer_of_the_vae_follows_the_width_of_the_features():
@@ -129,8 +141,8 @@ def test_a_run_is_named_by_what_its_rows_depend_on():
     assert run_id(RunConfig(n_f=30)) == "resnet-small-nf30-d0-s0-t1"
     natural = RunConfig(protocol="natural", dataset="clothing", n_f=30, draw=2)
     assert run_id(natural) == "tf_efficientnet_lite0-imagenet-d2-s0-t1"
-    more = RunConfig(dataset="clothing", side=96, minority=3, nproc=2, n_f=5, seed=1)
-    assert run_id(more) == "tf_efficientnet_lite0-imagenet-96px-m3-nf5-d0-s1-t1-p2"
+    more = RunConfig(dataset="clothing", side=96, epochs=50, minority=3, nproc=2, n_f=5, seed=1)
+    assert run_id(more) == "tf_efficientnet_lite0-imagenet-96px-50ep-m3-nf5-d0-s1-t1-p2"
 
 
 def test_paths_are_no_part_of_the_identity():
@@ -139,7 +151,25 @@ def test_paths_are_no_part_of_the_identity():
     assert not {"root", "csv", "runs", "arms"} & set(fields)
     assert fields["minority"] == "auto" and "nproc" not in fields
     assert identity_fields(RunConfig(nproc=2))["nproc"] == 2
-    assert set(fields) | config.NOT_IDENTITY | {"nproc"} == set(RunConfig.model_fields)
+    assert set(fields) | config.NOT_IDENTITY | {"nproc", "group", "min_images"} == set(RunConfig.model_fields)
+
+
+def test_groups_and_classes_left_out_are_part_of_the_identity():
+    default, other = RunConfig(dataset="clothing"), RunConfig(dataset="clothing", group="none", min_images=200)
+    assert not {"group", "min_images"} & set(identity_fields(default))
+    added = {"group": "none", "min_images": 200}
+    assert identity_fields(other) == identity_fields(default) | added and run_id(other) == run_id(default)
+    given = [{}, {"min_images": 200}, {"group": "none"}, {"group": "kids"}, {"min_images": 80, "group": "kids"}]
+    names = [DataConfig(dataset="clothing", **fields).data_name for fields in given]
+    assert names[:3] == ["clothing", "clothing-min200", "clothing-group-none"] and len(set(names)) == len(names)
+    natural = DataConfig(dataset="clothing", protocol="natural", group="none", min_images=200)
+    assert natural.data_name == "clothing-min200-group-none-natural"
+
+
+def test_columns_whose_names_differ_in_a_mark_are_two_data_sets():
+    columns = ["a b", "a/b", "a-b", "../x", "百"]
+    names = [DataConfig(dataset="folder", root="photos", csv="x.csv", group=c).data_name for c in columns]
+    assert len(set(names)) == len(columns) and not any("/" in n or not n.isascii() for n in names)
 
 
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path):

@@ -33,9 +33,11 @@ from fashion_vae.study.controls import (
     lent_variance,
     requested_arms,
     shuffled_labels,
+    stretched_epoch,
     weighted_cross_entropy,
     with_generated,
 )
+from fashion_vae.study.posthoc import CORRECTIONS
 
 RUN = SimpleNamespace(head=HEAD)  # all that these builders ask of a run
 
@@ -67,6 +69,28 @@ def test_the_prior_in_the_loss_by_hand():
     adjusted = LOGITS + np.log([60 / 126, 60 / 126, 6 / 126])
     by_hand = np.mean(logsumexp(adjusted, axis=1) - adjusted[np.arange(4), y])
     assert build(features, "la").loss(g, y, 1).item() == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("rare", [6, 1])
+def test_an_epoch_of_the_adjusted_loss_is_as_long_as_that_of_the_proposal(rare):
+    features = toy(rare)
+    data, proposal = build(features, "la"), build(features, "vae50")
+    assert len(data.epoch_indices) == len(proposal.epoch_indices) == 120 + 50 * rare
+    uses = data.epoch_indices.bincount(minlength=120 + rare)
+    assert uses.max() - uses.min() <= 1  # every image as often as another
+    share = data.labels[data.epoch_indices].bincount() / len(data.epoch_indices)
+    assert torch.allclose(share, features.class_prior(), atol=2 / len(data.epoch_indices))
+    assert data.k == 1 and torch.equal(data.eval_inputs["val"], features.x["val"])
+
+
+@pytest.mark.parametrize("length", [1, 7, 20, 23, 60])
+def test_a_stretched_epoch_spreads_over_unsorted_labels(length):
+    y = torch.tensor([2, 0, 1, 0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0])
+    epoch = stretched_epoch(y, length)
+    uses = epoch.bincount(minlength=20)
+    assert len(epoch) == length and uses.max() - uses.min() <= 1
+    share = y[epoch].bincount(minlength=3) * 20 / length - y.bincount()
+    assert share.abs().max() <= 20 / length + 1e-6  # within one image
 
 
 def test_class_balanced_weights_by_hand():
@@ -257,10 +281,12 @@ def test_every_arm_at_a_point(tmp_path, photographs, quick):
     arms = requested_arms(run)
     rows = {row["arm"]: row for row in control_rows(run, arms)}
     assert set(rows) == {"vae", *(arm.name for arm in arms)}
-    assert {"full", "stack", "cvae30", "smotebal"} <= set(rows)
+    assert {"full", "stack", "cvae30", "smotebal", "aug50", "pca128", "lda", "gamma-oof"} <= set(rows)
     assert not [arm for arm in rows if arm.startswith("os")]
     for row in [row for arm, row in rows.items() if arm != "vae"]:
-        assert len(row["search"]) == 9 and row["dataset"] == run.config.setting
+        n = {"ncm": 1, "lda": 1} | dict.fromkeys(CORRECTIONS, 9)
+        assert len(row["search"]) == n.get(row["arm"], len(run.head.candidates))
+        assert row["dataset"] == run.config.setting
         assert row["search"][row["chosen"]]["val_acc_h"] == max(s["val_acc_h"] for s in row["search"])
         assert np.sum(row["confusion"]["test"]) == len(run.split.test) and row["n_f"] == 5
         assert row["config"]["k"] == ("bal" if row["arm"] in ("dc", "avg") else parse_arm(row["arm"]).repeats)

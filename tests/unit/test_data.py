@@ -1,5 +1,6 @@
-"The embedded data set, and which images a draw uses for what."
+"The embedded data sets, and which images a draw uses for what."
 
+import hashlib
 import runpy
 import shutil
 import subprocess
@@ -15,56 +16,89 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fashion_vae import data
-from fashion_vae.lib.config import DataConfig
+from fashion_vae.lib.config import EMBEDDED, EMBEDDED_SETS, REGISTERED, DataConfig, RunConfig
 from fashion_vae.lib.files import InputError
+from fashion_vae.lib.listing import list_clothing
+from fashion_vae.pipeline import resolve
 
-# the embedded data set
+# the embedded data sets
 
 
-def test_the_embedded_file_is_made_from_fashion_mnist(fashion_mnist, root, tmp_path):
-    target = tmp_path / "again.npz"
+def test_the_embedded_files_are_made_from_fashion_mnist(fashion_mnist, root, tmp_path):
     tool = root / "tools" / "embed_fashion_mnist.py"
-    subprocess.run([sys.executable, tool, fashion_mnist, target], check=True)
-    with np.load(target) as again, np.load(files("fashion_vae") / data.EMBEDDED_FILE) as committed:
-        assert sorted(again.files) == sorted(committed.files)
-        assert all(np.array_equal(again[name], committed[name]) for name in committed.files)
+    subprocess.run([sys.executable, tool, fashion_mnist, tmp_path], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == set(data.EMBEDDED_FILES.values())
+    for file in data.EMBEDDED_FILES.values():
+        with np.load(tmp_path / file) as again, np.load(files("fashion_vae") / file) as committed:
+            assert sorted(again.files) == sorted(committed.files)
+            assert all(np.array_equal(again[name], committed[name]) for name in committed.files)
 
 
 def test_the_tool_names_a_file_that_is_not_there(root, tmp_path):
-    command = [sys.executable, root / "tools" / "embed_fashion_mnist.py", tmp_path, tmp_path / "x.npz"]
+    command = [sys.executable, root / "tools" / "embed_fashion_mnist.py", tmp_path, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "t10k-images-idx3-ubyte.gz cannot be read (No such file" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_test_images_come_from_the_test_files_alone(fashion_mnist, root):
+@pytest.mark.parametrize("name", EMBEDDED_SETS)
+def test_test_images_come_from_the_test_files_alone(fashion_mnist, root, name):
     read_idx = runpy.run_path(str(root / "tools" / "embed_fashion_mnist.py"))["read_idx"]
-    images = data.load_embedded()
+    images = data.load_embedded(name)
     theirs = {p.tobytes() for p in read_idx(fashion_mnist / "t10k-images-idx3-ubyte.gz")}
     ours = [p.tobytes() for p in images.pixels]
     assert all((p in theirs) == (phase == 2) for p, phase in zip(ours, images.phase, strict=True))
     assert len(set(ours)) == len(ours)
 
 
-def test_the_embedded_file_is_small_and_has_its_licence():
-    assert (files("fashion_vae") / data.EMBEDDED_FILE).stat().st_size <= 6_000_000
+def test_the_registered_test_images_are_those_that_nobody_used(fashion_mnist, root):
+    read_idx = runpy.run_path(str(root / "tools" / "embed_fashion_mnist.py"))["read_idx"]
+    first, second = data.load_embedded(EMBEDDED), data.load_embedded(REGISTERED)
+    for phase in (0, 1):
+        assert np.array_equal(first.names[first.phase == phase], second.names[second.phase == phase])
+    new = second.phase == 2
+    assert np.bincount(second.labels[new]).tolist() == [676] * 10 and not set(second.names[new]) & set(first.names)
+    theirs = read_idx(fashion_mnist / "t10k-images-idx3-ubyte.gz")
+    used = set(first.names[first.phase == 2]) | set(second.names[new])
+    assert {hashlib.sha256(picture).hexdigest() for picture in theirs} == used
+    label_of = dict(
+        zip([p.tobytes() for p in theirs], read_idx(fashion_mnist / "t10k-labels-idx1-ubyte.gz"), strict=True)
+    )
+    assert [label_of[p.tobytes()] for p in second.pixels[new]] == second.labels[new].tolist()
+    assert first.digest != second.digest and (first.name, second.name) == EMBEDDED_SETS
+
+
+def test_a_registered_run_is_resolved(tmp_path):
+    run = resolve(RunConfig(dataset=REGISTERED, n_f=10, draw=10, seed=2, runs=str(tmp_path)))
+    assert run.config.backbone == "resnet-small" and run.backbone.side == 28
+    assert len(run.split.test) == 6760 and run.split.images.name == REGISTERED
+    first = data.make_split(data.load_embedded(), 10, 10)
+    assert np.array_equal(run.split.images.names[run.split.train], first.images.names[first.train])
+    assert run.cache.folder == tmp_path / "stages" / REGISTERED
+
+
+def test_the_embedded_files_are_small_and_have_their_licence():
+    for file, most in zip(data.EMBEDDED_FILES.values(), (6_000_000, 3_000_000), strict=True):
+        assert (files("fashion_vae") / file).stat().st_size <= most
     assert "Copyright: 2017, Zalando SE" in (files("fashion_vae") / "fashion_mnist_LICENSE.txt").read_text()
 
 
-def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
-    file = tmp_path / data.EMBEDDED_FILE
-    shutil.copy(files("fashion_vae") / file.name, file)
+@pytest.mark.parametrize("name", EMBEDDED_SETS)
+def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch, name):
+    for file in data.EMBEDDED_FILES.values():
+        shutil.copy(files("fashion_vae") / file, tmp_path)
+    file = tmp_path / data.EMBEDDED_FILES[name]
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
     file.write_bytes(raw)
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
-    with pytest.raises(InputError, match="damaged"):
-        data.load_embedded()
+    with pytest.raises(InputError, match=f"{file.name} is damaged"):
+        data.load_embedded(name)
 
 
 def test_an_unknown_data_set_is_refused():
-    with pytest.raises(InputError, match=r"dataset = 'fashion-mnist'.*did you mean fashion-mnist-lt\?"):
-        data.load_images(DataConfig(dataset="fashion-mnist"))
+    with pytest.raises(InputError, match=r"dataset = 'fashion-mnist-l'.*did you mean fashion-mnist-lt\?"):
+        data.load_images(DataConfig(dataset="fashion-mnist-l"))
 
 
 # the split of a draw
@@ -155,6 +189,117 @@ def test_a_split_does_not_depend_on_the_order_of_the_files():
     pixels = np.zeros((70, 1, 1, 3), np.uint8)
     one, other = (data.split_photographs("toy", m, pixels, "s", "") for m in (manifest, shuffled))
     assert dict(zip(one.names, one.phase, strict=True)) == dict(zip(other.names, other.phase, strict=True))
+
+
+# digests of the splits of the first edition
+PHASES_OF = {
+    "split": "c5eedbde19057ea5a8b15c4ed8ab1fc00037517a58902bee8677c514b45dbca9",
+    "split/1": "4c666ea8c96c22262307381e2919a5cdcbf482028c62ca9de436dd89cd87f391",
+}
+CLOTHING_PHASES_OF = {
+    "split": "703ab22552fef17bbfdd7dbb38165e5f04a2ca81314e419d5014e8aa89ad9f5f",
+    "split/4": "97544a47138738ee705ebf971aff2f0fb03624b5b5d995e741b42b28aa7ddeae",
+}
+
+
+def sha256(values: np.ndarray, dtype=np.uint8) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("salt", PHASES_OF)
+def test_a_split_without_groups_is_that_of_the_first_edition(salt):
+    images = split_toy({style: sum(counts) for style, counts in data.TABLE_1.items()}, salt)
+    assert sha256(images.phase) == PHASES_OF[salt] and images.groups is None
+    digest = "02bb2f5b104f14e1499b963e867cc45afe116ccdedd1827d354bac0bcfc52952"
+    assert split_toy({"a": 100, "b": 90, "c": 20, "d": 10}, "split/3").digest == digest
+
+
+@pytest.mark.parametrize("salt", CLOTHING_PHASES_OF)
+def test_clothing_without_groups_is_split_as_in_the_first_edition(clothing, salt):
+    listed = list_clothing(str(clothing), group="none")
+    classes = tuple(sorted(set(listed["label"])))
+    labels = listed["label"].map(classes.index).to_numpy()
+    phase = data.assign_phases(labels, listed["file"].to_numpy(str), classes, salt)
+    assert sha256(phase) == CLOTHING_PHASES_OF[salt]
+
+
+def test_the_embedded_split_is_that_of_the_first_edition():
+    images = data.load_embedded()
+    assert images.digest == "a6bd5f5dde00e7f51c192c4f85bb710e2682134e48672b713844edd6b434a2f2"
+    assert sha256(images.phase) == "1404eed24b9483f7e7a97394550eaa5f9a4387e72fa2c07074a2c7eb2cb1b259"
+    split = data.make_split(images, 10, 3)
+    used = np.concatenate([split.train, split.val, split.test])
+    assert sha256(used, np.int64) == "edbd2828899f14317ef666c60bc3ad5437a0509d7edfb864b5767ae777dcca66"
+
+
+def with_groups(n_people: int = 12, n: int = 240) -> pd.DataFrame:
+    "A manifest of two classes whose photographs are of a few people. No two look alike."
+    manifest = toy_manifest({"a": n // 2, "b": n - n // 2})
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**63, n, dtype=np.uint64)
+    people = [f"person {i}" for i in rng.integers(0, n_people, n)]
+    return manifest.assign(file=[f"{i}.jpg" for i in range(n)], reason="", hash=hashes, group=people)
+
+
+def split_grouped(manifest: pd.DataFrame, draw: int = 0) -> data.ImageData:
+    return data.split_photographs("toy", manifest, np.zeros((len(manifest), 1)), f"split/{draw}", "")
+
+
+def test_a_group_is_on_one_side_and_another_draw_is_another_split():
+    manifest = with_groups()
+    images = [split_grouped(manifest, draw) for draw in range(3)]
+    for split in images:
+        assert pd.Series(split.phase).groupby(manifest["group"]).nunique().eq(1).all()
+        assert split.groups.tolist() == manifest["group"].tolist()
+        assert (pd.crosstab(split.labels, split.phase) > 0).all(axis=None)
+    assert len({split.digest for split in images}) == 3
+    assert data.grouping_note(images[0]).startswith("0 of 12 groups are on two sides of the split")
+    assert split_grouped(manifest).digest == images[0].digest
+
+
+def test_near_duplicates_are_one_group():
+    manifest = with_groups()
+    apart = split_grouped(manifest)
+    one, other = (np.flatnonzero(apart.phase == phase)[0] for phase in (0, 2))
+    manifest.loc[one, "hash"] = manifest.loc[other, "hash"] ^ np.uint64(7)  # three bits
+    together = split_grouped(manifest)
+    assert together.groups[one] == together.groups[other]
+    assert together.phase[one] == together.phase[other]
+    assert len(set(together.groups)) == len(set(apart.groups)) - 1
+
+
+def test_rare_classes_are_drawn_from_grouped_images():
+    images = split_grouped(with_groups(30, 400))
+    split = data.make_split(images, 5, 0, 1)
+    assert split.is_minority(split.labels("train")).sum() == 5
+    training, test = set(images.groups[split.train]), set(images.groups[split.test])
+    assert training and test and not training & test
+
+
+def test_a_group_that_holds_a_class_is_refused():
+    manifest = with_groups()
+    manifest.loc[manifest["label"] == "b", "group"] = "Ann"
+    with pytest.raises(InputError, match=r"^class 'b' has 120 usable images in 1 group \('Ann'\), so a side"):
+        split_grouped(manifest)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_classes_with_few_photographs_are_left_out(grouped):
+    manifest = toy_manifest({"a": 40, "b": 20, "c": 30})
+    if grouped:
+        manifest = with_groups(12, 90).assign(label=manifest["label"])
+    manifest.loc[60, "row"] = -1  # 29 of class c are usable
+    manifest.loc[61:, "row"] -= 1
+    pixels = np.arange(90)[:, None]
+    use = lambda least: data.split_photographs("toy", manifest, pixels, "s", "", least)
+    assert use(1).classes == ("a", "b", "c") and use(1).digest != use(21).digest
+    for least in (21, 29):
+        images = use(least)
+        assert images.classes == ("a", "c") and np.bincount(images.labels).tolist() == [40, 29]
+        assert images.pixels[:, 0].tolist() == [*range(40), *range(60, 89)]
+        assert len(images.names) == len(images.phase) == 69
+    with pytest.raises(InputError, match=r"^parameter min_images = 30: 1 of 3 classes .* allowed is 1 to 29$"):
+        use(30)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -29,7 +29,8 @@ POINTS = np.random.default_rng(0).normal(size=(40, 5))
 
 
 def variants(rows: list[dict]) -> list[dict]:
-    return [row | {"arm": f"x: {name}"} for row, name in zip(rows, CLASSES, strict=False) if "confusion" in row]
+    scored = [row for row in rows if "confusion" in row]
+    return [row | {"arm": f"x: {name}"} for row, name in zip(scored, CLASSES, strict=False)]
 
 
 def effects() -> dict:
@@ -72,7 +73,7 @@ NAMELESS = re.findall(
 plot_batch plot_learning_rate plot_beta plot_kl_units plot_neighbours plot_gamma plot_vae_curves plot_head_curves
 plot_methods plot_recalls plot_confusion plot_speedup figure_1 show_figure save_figure figure_comparison
 figure_ablation figure_arms figure_pairing figure_plain_head figure_strengths figure_search figure_varied
-figure_speedup figure_growth figure_memory
+figure_speedup figure_growth figure_memory figure_intervals figure_spectra figure_views
 """,
 )
 
@@ -84,8 +85,8 @@ def results_table(rows: list[dict]):
 
 
 def test_every_figure_is_tried_or_draws_no_names():
-    modules = "lib.plots lib.exhibits results study.comparison study.statistics study.controls study.posthoc"
-    modules = (f"{modules} study.search study.sensitivity study.speed").split()
+    modules = "lib.plots lib.exhibits results study.comparison study.statistics study.registration study.controls"
+    modules = (f"{modules} study.posthoc study.search study.sensitivity study.speed study.representations").split()
     names = [name for module in modules for name in dir(import_module(f"fashion_vae.{module}"))]
     figures = {name for name in names if re.match("plot_|figure_|.*_figure$", name)}
     assert figures <= NAMED.keys() | IN_CAPTIONS.keys() | {*NAMELESS}

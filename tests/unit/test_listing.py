@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from fashion_vae.lib import listing
-from fashion_vae.lib.config import EMBEDDED
+from fashion_vae.lib.config import EMBEDDED_SETS
 from fashion_vae.lib.files import InputError
 
 
@@ -144,6 +144,72 @@ def test_a_table_that_lists_nothing(tmp_path):
 def test_a_picture_listed_twice_counts_once(tmp_path):
     root = table(tmp_path / "root", b"image,label\na b.jpg,coat\na b.jpg,coat\n")
     assert len(listing.list_csv(str(root), "labels.csv")) == 1
+
+
+# groups
+
+
+GROUPED = "image,label,group,person\na b.jpg,coat, Ann ,x\nlost.jpg,hat,,y\nshort.jpg,hat\n"
+
+
+@pytest.mark.parametrize("group,expected", [("auto", ["Ann", "", ""]), ("person", ["x", "y", ""]), ("none", None)])
+def test_a_column_of_a_table_names_the_groups(tmp_path, group, expected):
+    root = table(tmp_path / "root", GROUPED.encode())
+    for listed in (
+        listing.list_csv(str(root), "labels.csv", group=group),
+        listing.list_images("folder", str(root), "labels.csv", group),
+    ):
+        assert listed["file"].tolist() == ["a b.jpg", "lost.jpg", "short.jpg"]
+        assert ("group" in listed) == (expected is not None) and list(listed.get("group", [])) == (expected or [])
+
+
+def test_a_table_without_a_group_has_none(tmp_path):
+    root = table(tmp_path / "root", b"image,label\na b.jpg,coat\n")
+    for group in ("auto", "none"):
+        assert listing.list_csv(str(root), "labels.csv", group=group).columns.tolist() == ["file", "label"]
+
+
+@pytest.mark.parametrize(
+    "text,group,message",
+    [
+        (GROUPED, "persn", "parameter group = 'persn': allowed are auto, .*, person; did you mean person"),
+        ("image,label,group,group\na b.jpg,coat,1,2\n", "auto", "labels.csv: 2 columns 'group'; it has image, label"),
+        ("image,label,x,x\na b.jpg,coat,1,2\n", "x", "labels.csv: 2 columns 'x'; it has image, label, x, x"),
+        (
+            "image,label,group\na b.jpg,coat,Ann\na b.jpg,coat,Ben\n", "auto",
+            "labels.csv, line 3: 'a b.jpg' is 'Ben' here and 'Ann' above; keep one",
+        ),
+    ],
+    ids=["unknown", "twice", "named twice", "two groups"],
+)  # fmt: skip
+def test_a_column_of_groups_that_cannot_be_used(tmp_path, text, group, message):
+    root = table(tmp_path / "root", text.encode())
+    with pytest.raises(InputError, match=message):
+        listing.list_images("folder", str(root), "labels.csv", group)
+
+
+def test_a_collection_without_a_table_has_no_column(photographs):
+    assert "group" not in listing.list_images("folder", str(photographs))
+    with pytest.raises(InputError, match=r"^parameter group = 'person': without a table .* allowed are auto and none$"):
+        listing.list_images("folder", str(photographs), group="person")
+
+
+def test_groups_are_part_of_the_key(tmp_path):
+    root = table(tmp_path / "root", GROUPED.encode())
+    key = lambda group="auto": listing.content_key("folder", str(root), "labels.csv", group)
+    assert len({key(), key("person"), key("none")}) == 3
+    before = key()
+    (root / "labels.csv").write_text(GROUPED.replace("Ann", "Ben"))
+    assert key() != before
+
+
+def test_the_senders_of_clothing_are_listed(clothing):
+    listed = listing.list_clothing(str(clothing))
+    assert listed["group"].nunique() == 323 and listed["group"].str.fullmatch("[0-9]+").all()
+    assert set(listing.list_images("clothing", str(clothing), group="kids")["group"]) == {"True", "False"}
+    assert "group" not in listing.list_images("clothing", str(clothing), group="none")
+    with pytest.raises(InputError, match=r"group = 'sender': allowed are .*did you mean sender_id\?"):
+        listing.list_images("clothing", str(clothing), group="sender")
 
 
 def test_a_link_out_of_the_root(tmp_path):
@@ -466,7 +532,7 @@ def test_the_key_of_a_collection_reads_no_picture(photographs, monkeypatch):
 
 
 def test_keys_without_a_folder(photographs, tmp_path):
-    assert listing.content_key(EMBEDDED, "") == ""
+    assert [listing.content_key(name, "") for name in EMBEDDED_SETS] == ["", ""]
     assert listing.content_key("clothing", "") == listing.CLOTHING_COMMIT
     path = shutil.make_archive(str(tmp_path / "set"), "zip", photographs.parent)
     first = listing.content_key("folder", path, "")

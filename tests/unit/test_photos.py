@@ -1,5 +1,6 @@
 "Photographs as they come: every planted defect is counted, and nothing crashes."
 
+import csv
 import io
 import os
 import shutil
@@ -13,9 +14,10 @@ import pytest
 from PIL import Image
 from test_listing import change_in_secret, ended_within
 
-from fashion_vae.data import PHASES, TABLE_1, duplicates_across_phases, load_images
+from fashion_vae.data import PHASES, TABLE_1, duplicates_across_phases, load_images, natural_split
 from fashion_vae.lib import listing, photos
 from fashion_vae.lib.config import DataConfig
+from fashion_vae.lib.files import InputError
 from fashion_vae.lib.listing import STYLES, list_csv, list_fashionstyle14, list_folder, missing_files
 
 
@@ -281,6 +283,98 @@ def test_near_duplicates_on_two_sides_of_the_split(photographs, tmp_path):
     across = duplicates_across_phases(images, manifest)
     expected = sum(phases[i] != phases[j] for i in range(12) for j in range(i))
     assert expected > 0 and across["file"].str.contains("like").sum() == expected
+
+
+# groups
+
+
+def labels_csv(photographs: Path, target: Path, groups: dict[str, int], column: str = "group") -> str:
+    "A table of all photographs with so many groups in each class; the path of it."
+    lines = [f"image,label,{column}"]
+    for folder in sorted(photographs.iterdir()):
+        for i, path in enumerate(sorted(folder.glob("*.png"))):
+            name, label = path.relative_to(photographs).as_posix(), folder.name.replace(",", "")
+            lines.append(f'"{name}",{label},{label} {i % groups[folder.name]}')
+    target.write_text("\n".join(lines), encoding="utf-8")
+    return str(target)
+
+
+GROUPS = {"red": 10, "green coat, 百褶": 10, "blue": 9}
+
+
+def grouped_images(photographs: Path, folder: Path, **more):
+    given = {"dataset": "folder", "root": str(photographs), "csv": str(folder / "labels.csv")}
+    return load_images(DataConfig(**given | {"runs": str(folder / "runs")} | more), 8)
+
+
+def test_photographs_of_a_group_are_on_one_side_of_every_draws_split(photographs, tmp_path):
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS)
+    images = [grouped_images(photographs, tmp_path, draw=draw) for draw in range(3)]
+    assert len({split.digest for split in images}) == 3
+    for split in images:
+        assert pd.Series(split.phase).groupby(split.groups).nunique().max() == 1
+        assert len(set(split.groups)) == 29 and len(split.pixels) == 69
+    assert grouped_images(photographs, tmp_path, draw=1).digest == images[1].digest
+    natural = grouped_images(photographs, tmp_path, draw=1, protocol="natural")
+    assert natural.digest == images[1].digest and natural_split(natural).minority == (0,)
+
+
+def test_a_column_that_is_ignored_changes_nothing(photographs, tmp_path):
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS, "person")
+    plain = grouped_images(photographs, tmp_path)
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS)
+    ignored = [grouped_images(photographs, tmp_path, group="none", draw=draw) for draw in (0, 1)]
+    assert plain.groups is None and {images.digest for images in ignored} == {plain.digest}
+    assert grouped_images(photographs, tmp_path).digest != plain.digest
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS, "person")
+    assert grouped_images(photographs, tmp_path, group="person").groups is not None
+
+
+def test_an_unknown_column_is_refused_before_a_picture_is_read(photographs, tmp_path, monkeypatch):
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS)
+
+    def refuse(*_):
+        raise AssertionError("a picture was read")
+
+    monkeypatch.setattr(photos, "read_image", refuse)
+    with pytest.raises(InputError, match=r"^parameter group = 'sender': allowed are auto, group, image, label, none"):
+        grouped_images(photographs, tmp_path, group="sender")
+
+
+def test_kept_pixels_of_two_columns_are_kept_apart(photographs, tmp_path, monkeypatch):
+    builds, build_manifest = [], photos.build_manifest
+    monkeypatch.setattr(photos, "build_manifest", lambda *a: builds.append(1) or build_manifest(*a))
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS)
+    for _ in range(2):
+        grouped_images(photographs, tmp_path)
+        grouped_images(photographs, tmp_path, group="none")
+    assert len(builds) == 2
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS | {"red": 5})
+    assert len(set(grouped_images(photographs, tmp_path).groups)) == 24 and len(builds) == 3
+
+
+def test_names_of_groups_survive_the_manifest(photographs, tmp_path):
+    names = ["007", "NA", "a\rb", "1e3", "", "百", '"', "x,y", "None"]
+    files = sorted(p.relative_to(photographs).as_posix() for p in photographs.rglob("*.png"))
+    rows = {"image": files, "label": [f.split("/")[0] for f in files], "group": [names[i % 9] for i in range(69)]}
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False, quoting=csv.QUOTE_ALL)
+    load = lambda: photos.load_photographs("folder", str(photographs), str(tmp_path / "labels.csv"), 8, tmp_path)[0]
+    for manifest in (load(), load()):  # built, then read
+        assert manifest.sort_values("file")["group"].tolist() == rows["group"]
+
+
+def test_classes_with_few_usable_photographs_are_left_out(photographs, tmp_path):
+    labels_csv(photographs, tmp_path / "labels.csv", GROUPS)
+    images = grouped_images(photographs, tmp_path, min_images=10)
+    assert images.classes == ("green coat 百褶", "red") and images.name.endswith("-min10")
+    every = grouped_images(photographs, tmp_path)
+    pixels = dict(zip(every.names, every.pixels, strict=True))
+    assert all(np.array_equal(pixels[name], p) for name, p in zip(images.names, images.pixels, strict=True))
+    manifest, *_ = photos.load_photographs(
+        "folder", str(photographs), str(tmp_path / "labels.csv"), 8, tmp_path / "runs"
+    )
+    manifest.loc[manifest["label"] == "blue", "hash"] = np.uint64(0)  # all alike, in the class that is left out
+    assert len(photos.near_duplicates(manifest)) == 36 and duplicates_across_phases(images, manifest).empty
 
 
 # what is kept

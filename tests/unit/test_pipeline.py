@@ -14,9 +14,10 @@ from fashion_vae import data, pipeline
 from fashion_vae.data import PHASES, FewShotSplit
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.config import RunConfig
+from fashion_vae.lib.defaults import TUNED
 from fashion_vae.lib.files import InputError
-from fashion_vae.lib.metrics import calibrated_stacking
-from fashion_vae.lib.records import write_row
+from fashion_vae.lib.metrics import calibrated_stacking, with_gamma
+from fashion_vae.lib.records import decode_predictions, write_row
 from fashion_vae.pipeline import backbone_stage, feature_set, features_for, resolve, vae_stage
 
 # a run
@@ -106,7 +107,6 @@ def test_features_are_those_of_the_arm_that_was_asked_for(tmp_path, photographs,
     run = small_run(photographs, tmp_path, features=features)
     x = features_for(run)["x.test"]
     assert np.array_equal(x, backbone_stage(run, k)[0]["x.test"])
-    assert pipeline.features_config(run) == pipeline.finetune_config(run, k)
 
 
 def test_published_features_need_no_training_and_are_extracted_once(tmp_path, photographs, quick):
@@ -199,7 +199,7 @@ def test_the_averaged_head_gives_the_mean_of_two_and_subtracts_gamma(tmp_path, p
     mean = {p: (plain.logits()[p] + retrained.logits[p]) / 2 for p in ("val", "test")}
     y = {p: run.split.labels(p) for p in mean}
     gamma = calibrated_stacking(mean, y, run.split.minority)["gamma"]
-    assert averaged.extra == {"k": "bal", "gamma": gamma}
+    assert averaged.extra == {"k": "bal", "gamma": pytest.approx(gamma, abs=1e-5)}
     for phase, logits in mean.items():
         common = ~run.split.is_minority(np.arange(3))
         np.testing.assert_allclose(averaged.logits[phase], logits - gamma * common, rtol=1e-3, atol=1e-4)
@@ -231,9 +231,41 @@ def test_a_row_holds_the_counts_of_its_predictions(tmp_path, photographs, quick)
     rare = [name in row["minority_classes"] for name in row["classes"]]
     assert row["train_images"] == [5 if r else n for r, n in zip(rare, row["images"]["train"], strict=True)]
     assert row["images"] == {"train": [5, 18, 18], "val": [1, 2, 2], "test": [3, 10, 10]}
-    assert row["config"]["k"] == 3 and str(tmp_path) not in json.dumps(row)
+    assert row["config"]["k"] == 3 and row["edition"] == 2 and str(tmp_path) not in json.dumps(row)
+    assert np.sum(row["calibrated_stacking"]["confusion"]) == len(logits) and "by_accuracy" not in row
+
+
+def test_the_row_of_a_head_has_three_choices_and_its_answers(tmp_path, photographs, quick):
+    run = small_run(photographs, tmp_path)
+    row, _, fitted = pipeline.arm_row(run, feature_set(run), "vae30")
+    y, logits = run.split.labels("test"), fitted.candidates["test"]
+    assert logits.shape == (len(y), len(run.head.candidates), 3)
+    chosen = {"main": row["chosen"], "acc": row["by_accuracy"]["chosen"]}
+    search = row["search"]
+    assert search[chosen["acc"]]["val_acc"] == max(s["val_acc"] for s in search)
+    assert search[chosen["main"]]["val_acc_h"] == max(s["val_acc_h"] for s in search)
     shifted = row["calibrated_stacking"]
-    assert np.sum(shifted["confusion"]) == len(logits) and -4 <= shifted["gamma"] <= 8
+    expected = {name: logits[:, h].argmax(1) for name, h in chosen.items()}
+    expected["gamma"] = with_gamma(logits[:, shifted["chosen"]], shifted["gamma"], run.split.minority)
+    assert set(row["predictions"]) == {"main", "acc"}  # what the claims on this arm need
+    everything = pipeline.evaluate(run.split, fitted.logits, fitted.candidates, chosen["acc"], tuple(expected))
+    for name, answers in expected.items():
+        labels, kept = decode_predictions(everything["predictions"][name], row["images"]["test"])
+        order = np.argsort(y, kind="stable")
+        assert labels.tolist() == y[order].tolist() and kept.tolist() == answers[order].tolist()
+
+
+def test_tuned_and_augmented_arms_have_their_own_configuration(tmp_path, photographs, quick, monkeypatch):
+    run = small_run(photographs, tmp_path)
+    pairs = {"plain-tuned": (0.4, 0.0), "os-tuned": (0.2, 0.0), "os-aug": (0.3, 0.0)}
+    monkeypatch.setitem(TUNED, (run.config.backbone, run.backbone.epochs), pairs)
+    config = {name: pipeline.arm_config(run, parse_arm(name)) for name in ("plain", "os3", "os-tuned3", "os-aug3")}
+    assert config["plain"] == config["os3"] == run.backbone
+    assert [config[name].lr for name in ("os-tuned3", "os-aug3")] == [0.2, 0.3]
+    assert config["os-aug3"].flip and config["os-aug3"].crop < 1 and not config["os-tuned3"].flip
+    row = pipeline.finetuned_row(run, "plain-tuned")[0]
+    assert row["config"]["BackboneConfig"]["lr"] == 0.4 and row["config"]["k"] == 1
+    assert row["history"] != pipeline.finetuned_row(run, "plain")[0]["history"]
 
 
 def test_a_perfect_classifier_is_evaluated_as_such():
@@ -250,7 +282,7 @@ def test_a_perfect_classifier_is_evaluated_as_such():
 
 @pytest.mark.parametrize("arm", ["os", "os0", "plain30", "vae30", ""])
 def test_an_arm_that_is_not_fine_tuned_has_no_row_of_stage_1(tmp_path, photographs, arm):
-    with pytest.raises(InputError, match="allowed are plain, os<k>"):
+    with pytest.raises(InputError, match="allowed are plain, os<k>, plain-tuned"):
         pipeline.finetuned_row(small_run(photographs, tmp_path), arm)
 
 
@@ -273,7 +305,7 @@ def test_arms_on_latents_have_what_they_make_of_z(tmp_path, photographs, quick):
     assert {arm for arm, row in rows.items() if "latent_use" in row} == {"vae3", "mu3"}
     for row in rows.values():
         assert row["config"]["k"] == 3 and row["search"][row["chosen"]]["val_acc_h"] >= 0
-        assert len(row["history"]) == run.head.epochs == 2 and len(row["search"]) == 9
+        assert len(row["history"]) == run.head.epochs == 2 and len(row["search"]) == len(run.head.candidates)
 
 
 def test_the_plain_row_of_published_features_is_a_head_that_sees_each_image_once(tmp_path, photographs, quick):

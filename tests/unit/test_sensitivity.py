@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from toys import small_run
@@ -12,14 +14,18 @@ from fashion_vae.lib.config import RunConfig
 from fashion_vae.lib.defaults import HEAD, VaeConfig
 from fashion_vae.lib.training import Rng
 from fashion_vae.pipeline import arm_row, feature_set, resolve
+from fashion_vae.study.comparison import sensitivity_effects, sensitivity_table
 from fashion_vae.study.sensitivity import (
     AS_IT_IS,
+    VARIED,
     all_variants,
     head_variants,
     one_z,
     sampled_at_test,
     vae_variants,
     variant_row,
+    variant_table,
+    varied_arm,
 )
 from fashion_vae.vae import loss_terms, train_vae
 
@@ -120,3 +126,66 @@ def test_the_variants_of_the_vae_by_hand():
     assert by_name["β: × 10"].beta_step == pytest.approx(5.6e-5) and by_name["β: 0"].beta_step == 0
     assert by_name["hidden width: × ¼"].hidden == 2 and by_name["hidden width: × 2"].hidden == 16
     assert not by_name["VAE trained: without the minority"].minority
+
+
+# classifier re-training beside the proposal
+
+
+def retrained_variants(run) -> dict:
+    return {v.name: v for v in all_variants(run) if v.kind == "crt"}
+
+
+def test_what_does_not_concern_the_vae_is_varied_for_classifier_retraining_too(run):
+    retrained = retrained_variants(run)
+    expected = {"as it is", "k: 1", "k: 10", "k: 30", "k: balanced", "epoch kept by: acc_h", "head kept by: acc"}
+    expected |= {v.name for v in head_variants(run.head) if v.head}
+    assert {name.removesuffix(" (crt50)") for name in retrained} == expected
+    assert all(name.endswith(" (crt50)") for name in retrained)
+    assert "backbone: oversampled (crt50)" in names()
+
+
+@pytest.mark.parametrize("variant, arm", [("as it is (crt50)", "crt50"), ("k: 10 (crt50)", "crt10")])
+def test_a_variant_of_classifier_retraining_is_its_arm(run, variant, arm):
+    ours, theirs = variant_row(run, retrained_variants(run)[variant]), arm_row(run, feature_set(run), arm)[0]
+    assert ours["confusion"] == theirs["confusion"] and ours["search"] == theirs["search"]
+    assert ours["arm"] == variant
+
+
+def test_a_name_leads_to_its_arm_and_its_variant(run):
+    for variant in all_variants(run):
+        arm, name = varied_arm(variant.name)
+        assert arm.kind.name == variant.kind and arm.k == 50
+        assert replace(variant, kind="vae").name == name
+
+
+def test_the_arms_stand_side_by_side():
+    def row(arm: str, right: int) -> dict:
+        counts = [[right, 10 - right], [10 - right, right]]
+        return {"arm": arm, "classes": ["a", "b"], "minority_classes": ["b"], "confusion": {"test": counts}}
+
+    table = variant_table([row("as it is", 8), row("β: 0", 7), row("as it is (crt50)", 6)])
+    assert list(table.columns) == [arm.label for arm in VARIED] and list(table.index) == ["as it is", "β: 0"]
+    assert table.iloc[0].tolist() == pytest.approx([80, 60]) and np.isnan(table.iloc[1, 1])
+
+
+def made_up(changes: dict[str, float]) -> pd.DataFrame:
+    "Scored rows of six draws in which each variant changes acc_h by one number."
+    lines = [
+        {"arm": name, "n_f": 10, "draw": draw, "seed": 0, "acc_h": 70.0 + draw + change}
+        for name, change in changes.items()
+        for draw in range(6)
+    ]
+    return pd.DataFrame(lines).assign(acc_h_class=lambda frame: frame["acc_h"])
+
+
+def test_effects_are_within_an_arm():
+    scored = made_up({"as it is": 0, "k: 10": -3, "β: 0": 1, "as it is (crt50)": 5, "k: 10 (crt50)": 3})
+    own, other = (sensitivity_effects(scored, arm) for arm in VARIED)
+    assert list(own) == ["k: 10", "β: 0"] and list(other) == ["k: 10"]
+    assert np.allclose(own["k: 10"][10], -3) and np.allclose(other["k: 10"][10], -2)
+    lines = sensitivity_table(scored).splitlines()
+    assert "VAE sampling ×50, n_f = 10" in lines[0] and "classifier re-training ×50, n_f = 10" in lines[0]
+    assert "-3.0" in lines[2] and "-2.0" in lines[2]
+    assert "+1.0" in lines[3] and not lines[3].split("|")[-2].strip()  # no number for classifier re-training
+    without = sensitivity_table(scored[~scored["arm"].str.contains("crt50")])
+    assert "re-training" not in without and "-3.0" in without

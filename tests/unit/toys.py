@@ -37,3 +37,15 @@ def small_run(photographs: Path, folder: Path, **more) -> Run:
     config = {"dataset": "folder", "root": str(photographs), "backbone": "resnet-small", "side": 28}
     config |= {"n_f": 5, "minority": 1, "runs": str(folder)}
     return resolve(RunConfig(**config | more))
+
+
+def phased_features(rare: int = 8, seed: int = 0, std: float = 1.0) -> FeatureSet:
+    "Three classes in five features, with other images in each phase; the third class is rare but in the test images."
+    rng, sizes = np.random.default_rng(seed), {"train": (60, 60, rare), "val": (20, 20, rare), "test": (30, 30, 30)}
+    labels = np.concatenate([np.repeat([0, 1, 2], n) for n in sizes.values()])
+    phase = np.repeat([0, 1, 2], [sum(n) for n in sizes.values()])
+    x = torch.from_numpy(np.float32(std * rng.normal(size=(len(labels), 5)) + 2 * np.eye(3, 5)[labels]))
+    images = ImageData("toy", np.zeros((len(labels), 1, 1), np.uint8), labels, phase, ("a", "b", "c"), labels, "")
+    index = {p: np.flatnonzero(phase == i) for i, p in enumerate(PHASES)}
+    parts = [{p: v[i] for p, i in index.items()} for v in (x, x[:, :2], x[:, :2] - 3, torch.from_numpy(labels))]
+    return FeatureSet(FewShotSplit(images, (2,), *index.values()), *parts, Rng((seed, 0)))

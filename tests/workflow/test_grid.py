@@ -42,8 +42,22 @@ def test_a_run_of_each_n_f_draw_and_seed(make_grid):
 def test_the_studies_have_draws_of_their_own(make_grid):
     studies = make_grid(draws=7, seeds=2).studies
     sizes = {name: len(runs) for name, runs in studies.items()}
-    assert sizes == {"controls": 56, "sensitivity": 12, "search": 16}
+    assert sizes == {"controls": 56, "sensitivity": 12, "search": 8, "head_search": 8}
     assert not studies["search"].keys() & studies["controls"].keys()
+    listed = make_grid(draws=[10, 12], seeds=[2, 3])
+    assert {(run.draw, run.seed) for run in listed.runs.values()} == {(d, s) for d in (10, 12) for s in (2, 3)}
+    assert {run.seed for run in listed.studies["sensitivity"].values()} == {2}
+
+
+def test_a_label_and_the_length_of_training_keep_results_apart(make_grid):
+    assert make_grid(label="few", n_f=[1, 2]).name == "fashion-mnist-lt-few"
+    assert make_grid(epochs=50).name == "fashion-mnist-lt-50ep"
+
+
+def test_the_arms_of_a_study_can_be_chosen(make_grid):
+    stages = make_grid(arms="plain crt50").stages
+    assert stages["controls"].notebooks["nbs/study/10_controls.ipynb"] == {"arms": "plain crt50"}
+    assert "os30" in stages["paper_run"].notebooks["nbs/01_backbone.ipynb"]["arms"]
 
 
 def test_other_features_have_the_studies_alone(make_grid):
@@ -72,10 +86,24 @@ def test_the_smallest_class_limits_n_f(make_grid, photographs):
         make_grid(**given, n_f=[6])
 
 
+def test_groups_and_classes_left_out_reach_every_notebook(make_grid, photographs):
+    given = {"dataset": "folder", "root": str(photographs)}
+    large = make_grid(**given, min_images=10, group="none")
+    assert {run.n_f for run in large.runs.values()} == {5, 10} and large.name.endswith("-min10-group-none")
+    own = json.loads(large.data_parameters())["nbs/00_data.ipynb"]
+    assert (own["min_images"], own["group"]) == (10, "none")
+    run = json.loads(large.parameters(large.stages["paper_run"], SimpleNamespace(run=large.first)))
+    assert all((one["min_images"], one["group"]) == (10, "none") for one in run.values())
+    with pytest.raises(InputError, match=r"min_images = 31: 0 of 3 classes .* allowed is 1 to 30"):
+        make_grid(**given, min_images=31)
+    with pytest.raises(InputError, match="group = 'sender': without a table"):
+        make_grid(**given, group="sender")
+
+
 def test_natural_imbalance_has_no_n_f(make_grid, photographs):
     natural = make_grid(dataset="folder", root=str(photographs), protocol="natural")
     assert len(natural.runs) == 5 and {run.n_f for run in natural.runs.values()} == {None}
-    assert natural.stages["paper_run"].notebooks["nbs/01_backbone.ipynb"] == {"arms": "plain osbal"}
+    assert natural.stages["paper_run"].notebooks["nbs/01_backbone.ipynb"] == {"arms": "plain osbal os-tunedbal"}
     assert "n_f" not in natural.data_parameters()
 
 
@@ -102,7 +130,8 @@ def test_every_notebook_of_a_run_gets_its_parameters(make_grid, photographs):
     given = json.loads(few.parameters(few.stages["paper_run"], SimpleNamespace(run=few.first)))
     run = {"dataset": "folder", "root": str(photographs), "n_f": 5, "draw": 0, "seed": 0}
     assert list(given) == ["nbs/01_backbone.ipynb", "nbs/02_vae.ipynb", "nbs/03_classifier.ipynb"]
-    assert given["nbs/02_vae.ipynb"] == run and given["nbs/01_backbone.ipynb"] == run | {"arms": "plain os30 os50"}
+    tuned = {"arms": "plain os30 os50 os-tuned30 os-tuned50"}
+    assert given["nbs/02_vae.ipynb"] == run and given["nbs/01_backbone.ipynb"] == run | tuned
 
 
 def test_a_new_arm_appears_in_the_grid(make_grid, monkeypatch):
@@ -153,8 +182,10 @@ def planned(folder: Path, *flags: str, **config) -> dict[str, int]:  # rule -> j
 def test_the_jobs_of_the_paper_and_of_the_studies(clone):
     held = lock.hold(str(clone / "runs" / "grid.lock"))  # a dry run needs no lock
     assert planned(clone) == {"paper_run": 12, "data": 1, "gather": 2, "results": 1, "paper": 1, "total": 17}
-    studies = {"controls": 16, "sensitivity": 8, "search": 16}
-    assert planned(clone, "studies", draws=4) == studies | {"gather": 6, "studies": 1, "total": 47}
+    studies = {"controls": 16, "sensitivity": 8}
+    assert planned(clone, "studies", draws=4) == studies | {"gather": 4, "studies": 1, "total": 29}
+    search = {"search": 8, "head_search": 8}
+    assert planned(clone, "searches", draws=4) == search | {"gather": 4, "searches": 1, "total": 21}
     held.close()
 
 
@@ -198,10 +229,11 @@ for notebook, own in json.loads(given[2]).items():
         sys.exit("InputError: too few images")
     if has("KILLED"):
         os.kill(os.getpid(), signal.SIGKILL)
-    rows = Path("runs/rows/fashion-mnist-lt", folder.name)
+    rows = Path("runs/rows/fashion-mnist-lt", folder.parent.name)
     run = {{"dataset": "fashion-mnist-lt", "backbone": "resnet-small"}}
     run |= {{name: own[name] for name in ("n_f", "draw", "seed") if name in own}}
-    more = {{"protocol": "gfsl", "weights": "none", "minority": "auto", "threads": 1, "versions": {{}}, "config": {{}}}}
+    more = {{"edition": 2, "protocol": "gfsl", "weights": "none", "minority": "auto"}}
+    more |= {{"threads": 1, "versions": {{}}, "config": {{}}}}
     if "02_vae" in notebook:
         own["arms"] = "vae"
         for kind in ("svg", "png", "txt"):
@@ -245,7 +277,7 @@ def test_only_what_is_new_is_run(stubs):
     module.write_text(module.read_text() + "\n")
     assert run_grid(stubs, "gather", **few, draws=2) == 2 * 3  # the two runs; their stages 1 and 2 are in the cache
     rows = (stubs / "runs/report/fashion-mnist-lt/rows.jsonl").read_text()
-    assert len(rows.splitlines()) == 2 * 11
+    assert len(rows.splitlines()) == 2 * 13
 
 
 def test_a_grid_does_not_change_the_clone(stubs):
