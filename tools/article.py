@@ -1,0 +1,408 @@
+"""Build the article: fill the numbers of article/article.md from the rows, then write article.pdf and article.html.
+
+python tools/article.py [--text]: with --text, only print the filled text. `make article` installs what this needs.
+
+Between {{ and }} stands a field: a name and its arguments. `FIELDS` has all names. A field that is unknown, that
+cannot be computed, or whose verdict is another than the text says ends the program with one sentence.
+"""
+
+import gzip
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fashion_vae.data import TABLE_1
+from fashion_vae.lib.defaults import BACKBONES, ON_CPU, vae_config
+from fashion_vae.lib.files import InputError, atomic_write, project_root
+from fashion_vae.lib.metrics import n_f_label
+from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table
+from fashion_vae.lib.rows import read_lines
+from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
+from fashion_vae.study.registration import (
+    CLAIMS,
+    SETTINGS,
+    SettingRows,
+    change_text,
+    claim_line,
+    claim_order,
+    evaluate_claims,
+    image_table,
+    read_settings,
+    short_verdicts,
+    summary_text,
+)
+from fashion_vae.study.statistics import MARGIN, PairedTests, by_draw, paired_tests
+
+SOURCE = "article/article.md"
+FIELD = re.compile(r"\{\{([^{}]*)\}\}")
+BRANCH = re.compile(r"\{\{if ([\w-]+)\}\}(.*?)(?:\{\{else\}\}(.*?))?\{\{end\}\}", re.DOTALL)
+TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, as printed; Table 2 gives others
+PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
+MINUTES = r"make paper, default grid, from nothing *\| *([\d.]+) s"  # in figures/speed/waits.md
+
+
+class Rows:
+    "What the fields are computed from: the rows of all settings, and the published exhibits."
+
+    def __init__(self, root: Path, settings: dict[str, SettingRows]):
+        self.root, self.settings = root, settings
+
+    @cached_property
+    def claims(self) -> dict:
+        return evaluate_claims(self.settings)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:  # exhibit -> its number; filled by `number_exhibits`
+        return {}
+
+    def scored(self, setting: str) -> pd.DataFrame:
+        if setting not in self.settings:
+            raise InputError(f"setting {setting} has no rows")
+        return self.settings[setting].scored
+
+    def side(self, setting: str, arms: str, measure: str = "acc_h") -> pd.Series:  # index n_f, draw, seed
+        "A measure of an arm in each run; vae50_acc is vae50 chosen by accuracy, vae30+vae50 their mean."
+        values = []
+        for arm in arms.split("+"):
+            name, _, ending = arm.partition("_")
+            frame = self.scored(setting)
+            frame = frame[frame["arm"] == name]
+            if frame.empty:
+                raise InputError(f"setting {setting} has no rows of {name}")
+            values.append(frame.set_index(["n_f", "draw", "seed"])[f"{measure}{'_' * bool(ending)}{ending}"])
+        return sum(values) / len(values)
+
+    def tests(self, setting: str, a: str, b: str, n_f: str, measure: str) -> PairedTests:
+        differences = by_draw((self.side(setting, a, measure) - self.side(setting, b, measure)).dropna())
+        chosen = np.mean(list(differences.values()), axis=0) if n_f == "mean" else differences[int(n_f)]
+        return paired_tests(chosen, self.settings[setting].overlap)
+
+    def file(self, name: str) -> str:
+        path = self.root / name
+        if not path.is_file():
+            raise InputError(f"{name} is missing; `make evidence` or `make paper` with `make publish` makes it")
+        return path.read_text(encoding="utf-8").strip()
+
+
+# fields: rows and arguments -> text
+
+
+def value(rows: Rows, setting: str, arms: str, n_f: str, measure: str = "acc_h") -> str:
+    "Mean of a measure over draws and seeds at one n_f, or over all n_f (mean), in percent."
+    values = rows.side(setting, arms, measure)
+    return f"{(values if n_f == 'mean' else values.xs(int(n_f), level='n_f')).mean():.1f}"
+
+
+def difference(rows: Rows, setting: str, a: str, b: str, n_f: str, measure: str = "acc_h") -> str:
+    "Mean paired difference in points with its 95 % interval over draws."
+    tests = rows.tests(setting, a, b, n_f, measure)
+    return format_ci(tests.mean, *tests.interval)
+
+
+def claim(rows: Rows, setting: str, name: str, what: str = "difference") -> str:
+    "The difference, the verdict or the tested part of a claim."
+    if (setting, name) not in rows.claims:
+        raise InputError(f"claim {name} has no rows in setting {setting}")
+    result = rows.claims[setting, name]
+    return {
+        "difference": format_ci(result.tests.mean, *result.tests.interval),
+        "verdict": result.verdict,
+        "part": result.part,
+        "detectable": f"{result.tests.detectable:.1f}",
+    }[what]
+
+
+def require(rows: Rows, setting: str, name: str, *verdict: str) -> str:
+    "Nothing; the sentences around this field hold only with this verdict."
+    found = claim(rows, setting, name, "verdict")
+    if found != " ".join(verdict):
+        raise InputError(f"the text says that {name} is {' '.join(verdict)} in setting {setting}; it is {found}")
+    return ""
+
+
+def design(rows: Rows, setting: str, what: str) -> str:
+    "How large a setting is: draws, seeds, runs, rows, arms, or test images of a class."
+    scored, row = rows.scored(setting), rows.settings[setting].rows[0]
+    runs = scored[["n_f", "draw", "seed"]].drop_duplicates()
+    counts = {"draws": scored["draw"].nunique(), "seeds": scored["seed"].nunique(), "runs": len(runs)}
+    counts |= {"rows": len(scored), "arms": scored["arm"].nunique(), "test": sum(row["images"]["test"])}
+    counts |= {"epochs": row["config"]["BackboneConfig"]["epochs"], "classes": len(row["classes"])}
+    counts |= {"rare": len(row["minority_classes"]), "train": max(row["images"]["train"])}
+    return f"{counts[what]:,}"
+
+
+def std(rows: Rows, setting: str, arm: str, n_f: str) -> str:
+    "Standard deviation of acc_h over draws, seeds averaged."
+    return f"{by_draw(rows.side(setting, arm))[int(n_f)].mean(1).std(ddof=1):.1f}"
+
+
+def constant(rows: Rows, name: str) -> str:
+    "A number of the configuration, or of the paper."
+    small, lite, theirs = (BACKBONES[name] for name in ("resnet-small", "tf_efficientnet_lite0", "resnet50"))
+    vae = vae_config(small.width, "fp32")
+    mantissa, exponent = f"{vae.beta_step:e}".split("e")
+    numbers = {
+        "beta-step": rf"{float(mantissa):g} \times 10^{{{int(exponent)}}}",
+        "beta-epochs": vae.beta_epochs, "latents": vae.latents, "vae-epochs": vae.epochs,
+        "width": small.width, "epochs": small.epochs, "side": small.side,
+        "photo-width": lite.width, "photo-epochs": ON_CPU["epochs"], "photo-side": ON_CPU["side"],
+        "paper-width": theirs.width, "paper-epochs": theirs.epochs,
+        "margin": f"{MARGIN:g}", "claims": len(CLAIMS),
+        "paper-images": f"{sum(map(sum, TABLE_1.values())):,}", "paper-classes": len(TABLE_1),
+    }  # fmt: skip
+    weights = {"kl-weight": small, "photo-kl-weight": lite, "paper-kl-weight": theirs}
+    last = vae.beta_step * vae.beta_epochs
+    numbers |= {key: f"{last * network.width / 2:.2f}" for key, network in weights.items()}
+    return str(numbers[name])
+
+
+def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
+    "A number of the paper's Table 2: ERM, os30, os50, vae30, vae50; or gain, text-gain, largest-gain."
+    place = PAPER_N_F.index(int(n_f))
+    if kind == "gain":
+        return f"{paper_gains()[place]:.2f}"
+    if kind == "text-gain":
+        return f"{TEXT_GAINS[int(n_f)]:.2f}"
+    name = re.sub(r"^[a-zA-Z]+", lambda word: PAPER_NAMES[word[0]], kind)
+    return f"{PAPER[name][place][('acc_h', 'acc').index(measure)]:.2f}"
+
+
+def summary(rows: Rows, setting: str) -> str:
+    "The verdicts on the main claims in sentences; a sentence about missing rows if there are none."
+    results = {key: result for key, result in rows.claims.items() if key[0] == setting}
+    text = summary_text(results).strip()
+    return text or f"The registered runs of setting {setting} are not finished, so its claims count as not tested."
+
+
+def changes(rows: Rows, setting: str) -> str:
+    "Which verdicts of a setting differ from those of F."
+    text = change_text(rows.claims, setting)
+    return text if setting in rows.settings else "the registered runs are not finished."
+
+
+def hours(rows: Rows, setting: str) -> str:
+    "Core-hours of the runs of a setting; each run had one thread."
+    return f"{run_seconds(rows.root / 'results' / SETTINGS[setting].dataset) / 3600:.1f}"
+
+
+def run_seconds(folder: Path) -> float:
+    return sum(record["seconds"] for file in sorted(folder.glob("*runs.jsonl")) for record in read_lines(file))
+
+
+def see(rows: Rows, key: str) -> str:
+    "The number of an exhibit, as in Figure 5."
+    if key not in rows.numbers:
+        raise InputError(f"the text refers to {key} and does not show it")
+    return f"{'Figure' if key in FIGURES else 'Table'} {rows.numbers[key]}"
+
+
+def figure(rows: Rows, key: str) -> str:
+    "A published figure under its published caption."
+    caption = re.sub(r"^Figure \d+\. ", "", rows.file(f"figures/{FIGURES[key]}.txt"))
+    caption = f"**{see(rows, key)}.** {escape_markdown(caption)}"
+    return f"![{caption}](figures/{FIGURES[key]}.png)"
+
+
+def table(rows: Rows, key: str, *caption: str) -> str:
+    "A table under a caption."
+    return f"{TABLES[key](rows).strip()}\n\n: **{see(rows, key)}.** {' '.join(caption)}"
+
+
+def table_anchor(rows: Rows, key: str) -> str:
+    "Nothing; the table before this field is written in the text."
+    return see(rows, key)[:0]
+
+
+# tables
+
+
+def data_table(rows: Rows) -> str:
+    lines = []
+    for name, given in rows.settings.items():
+        row = given.rows[0]
+        rare = "by count" if row["protocol"] == "natural" else f"{len(row['minority_classes'])}"
+        sides = [f"{sum(row['images'][side]):,}" for side in ("train", "val", "test")]
+        lines.append([f"{name}: {given.setting.words}", f"{len(row['classes'])}", rare, *sides])
+    totals = [f"{total:,}" for total in np.sum(list(TABLE_1.values()), axis=0)]
+    lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals])
+    return markdown_table(pd.DataFrame(lines, columns=["setting", "classes", "rare", "training", "validation", "test"]))
+
+
+def paper_table(rows: Rows) -> str:
+    "Table 2 of the notebooks, without its title."
+    return re.sub(r"^\*\*Table 2\.\*\* ", "", rows.file("figures/fashion-mnist-lt/table2.md"))
+
+
+def primary_table(rows: Rows) -> str:
+    "The tests of the primary claims."
+    by_measure = {"pooled acc_h": rows.claims}
+    keys = [key for key, result in rows.claims.items() if result.claim.primary and SETTINGS[key[0]].primary]
+    order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
+    frame = pd.DataFrame([claim_line(key, by_measure) for key in order]).rename(columns={"": "setting"})
+    frame = frame.rename(columns={"p": "p (Holm)", "Wilcoxon": "p (Wilcoxon)", "equivalence": "p (equivalence)"})
+    return markdown_table(frame.drop(columns="detectable"), 3)
+
+
+def cost_table(rows: Rows) -> str:
+    lines = []
+    for name, given in rows.settings.items():
+        seconds = run_seconds(rows.root / "results" / given.setting.dataset)
+        size = [design(rows, name, what) for what in ("runs", "rows")]
+        lines.append([f"{name}: {given.setting.words}", *size, f"{seconds / 3600:.1f}"])
+    folder = rows.root / "results" / "fashion-mnist-lt"
+    counts = [gzip.decompress((folder / f"{n}.jsonl.gz").read_bytes()).count(b"\n") for n in ("search", "head_search")]
+    seconds = sum(r["seconds"] for n in ("search", "head_search") for r in read_lines(folder / f"{n}_runs.jsonl"))
+    runs = len(read_lines(folder / "search_runs.jsonl"))
+    lines.append(["search of hyper-parameters for F", f"{runs}", f"{sum(counts):,}", f"{seconds / 3600:.1f}"])
+    return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "rows", "core-hours"]))
+
+
+def sources_table(rows: Rows) -> str:
+    "Where each exhibit comes from: command, rows, minutes."
+    minutes = re.search(MINUTES, rows.file("figures/speed/waits.md"))
+    paper_rows = rows.root / "results" / "fashion-mnist-lt" / "rows.jsonl"
+    count = f"{len(read_lines(paper_rows)):,}" if paper_rows.is_file() else "in preparation"
+    by_paper = ", ".join(see(rows, key) for key in rows.numbers if key in OF_PAPER)
+    others = ", ".join(see(rows, key) for key in rows.numbers if key not in OF_PAPER)
+    again = sum(run_seconds(rows.root / "results" / given.setting.dataset) for given in rows.settings.values())
+    registered = f"{sum(len(given.scored) for given in rows.settings.values()):,}"
+    made = f"{float(minutes[1]) / 60:.0f}" if minutes else "–"
+    lines = [
+        [by_paper, "`make paper`", count, made],
+        [others, "`make evidence`", registered, "2, from the published rows"],
+        ["the rows of these", "`make evidence RERUN=1`", registered, f"{again / 60:,.0f} of one core"],
+        ["this article", "`make article`", "–", "1"],
+    ]
+    return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "rows", "minutes"]), 2)
+
+
+FIGURES = {  # key -> folder and name below figures/
+    "method": "fashion-mnist-lt/figure1",
+    "classes": "fashion-mnist-lt/figure2",
+    "vae-loss": "fashion-mnist-lt/figure3",
+    "head-loss": "fashion-mnist-lt/figure4",
+    "comparison": "fashion-mnist-registered/comparison",
+    "claims": "evidence/claims",
+    "ablation": "fashion-mnist-registered/ablation",
+}
+TABLES: dict[str, Callable[[Rows], str]] = {
+    "data": data_table,
+    "paper": paper_table,
+    "short": lambda rows: short_verdicts(rows.claims),
+    "primary": primary_table,
+    "images": lambda rows: image_table(rows.settings["F"], rows.claims),
+    "cost": cost_table,
+    "sources": sources_table,
+}
+OF_PAPER = ("method", "classes", "vae-loss", "head-loss", "paper")
+FIELDS = {
+    "value": value, "difference": difference, "claim": claim, "require": require, "design": design, "std": std,
+    "constant": constant, "paper": paper, "summary": summary, "changes": changes, "hours": hours,
+    "see": see, "figure": figure, "table": table, "table-anchor": table_anchor,
+}  # fmt: skip
+
+
+# filling
+
+
+def number_exhibits(text: str) -> dict[str, int]:
+    "Figures and tables are numbered in the order in which the text shows them."
+    numbers = {}
+    for kind in ("figure", "table(?:-anchor)?"):
+        shown = re.findall(rf"\{{\{{{kind} ([\w-]+)", text)
+        numbers |= {key: i for i, key in enumerate(dict.fromkeys(shown), 1)}
+    return numbers
+
+
+def fill_field(content: str, rows: Rows) -> str:
+    name, *arguments = content.split()
+    if name not in FIELDS:
+        raise InputError(f"the field {{{{{content}}}}} of {SOURCE} is unknown; known are {', '.join(FIELDS)}")
+    try:
+        return FIELDS[name](rows, *arguments)
+    except InputError as e:
+        raise InputError(f"the field {{{{{content}}}}} of {SOURCE} cannot be filled: {e}") from None
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"the field {{{{{content}}}}} of {SOURCE} has wrong arguments: {e!r}") from None
+
+
+def fill(text: str, rows: Rows) -> str:
+    "The text with all fields filled. {{if P}} … {{else}} … {{end}} depends on whether a setting has rows."
+    text = BRANCH.sub(lambda m: m[2] if m[1] in rows.settings else m[3] or "", text)
+    rows.numbers |= number_exhibits(text)
+    text = FIELD.sub(lambda match: fill_field(match[1], rows), text)
+    if "{{" in text:
+        raise InputError(f"{SOURCE} has a field that is not closed")
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+# making
+
+
+def released(root: Path) -> datetime:
+    "The date of CITATION.cff: the documents carry it, so that the same rows give the same bytes."
+    day = re.search(r"^date-released: *(\S+)", (root / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    return datetime.fromisoformat(day[1]).replace(tzinfo=UTC)
+
+
+def digest(root: Path, text: str) -> str:
+    "What the documents are made of: the filled text, its references and templates, and the pictures it shows."
+    shown = re.findall(r"\]\((figures/[\w/.-]+)\.png\)", text)
+    files = [f"article/{name}" for name in ("references.bib", "style.css", "template.typ")]
+    files += [f"{name}.{kind}" for name in shown for kind in ("png", "svg")]
+    parts = [text.encode(), *((root / name).read_bytes() for name in files)]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+def build(root: Path, text: str) -> None:
+    "Write article.html by pandoc, and article.pdf by pandoc and typst."
+    import manimgx_fonts_cjk
+    import pypandoc
+    import typst
+
+    work, out = root / "runs" / "article", root / "article"
+    work.mkdir(parents=True, exist_ok=True)
+    day = released(root)
+    options = ["--standalone", "--citeproc", f"--bibliography={out / 'references.bib'}", "--columns=220"]
+    options += ["--number-sections", f"--metadata=date:{day:%Y-%m-%d}", f"--metadata=digest:{digest(root, text)}"]
+    form = "markdown-implicit_figures+implicit_figures-tex_math_single_backslash"
+    html = [*options, "--mathml", "--embed-resources", f"--resource-path={root}", f"--css={out / 'style.css'}"]
+    html += [f"--variable=header-includes:<meta name=\"rows\" content=\"{digest(root, text)}\">"]
+    page = pypandoc.convert_text(text, "html5", form, extra_args=html)
+    atomic_write(out / "article.html", page.encode())
+    drawn = re.sub(r"\]\(figures/([\w/-]+)\.png\)", r"](/figures/\1.svg)", text)
+    source = pypandoc.convert_text(drawn, "typst", form, extra_args=[*options, f"--template={out / 'template.typ'}"])
+    atomic_write(work / "article.typ", source.encode())
+    fonts = [str(Path(manimgx_fonts_cjk.__file__).parent)]
+    pdf = typst.compile(str(work / "article.typ"), root=str(root), font_paths=fonts, ignore_system_fonts=True,
+                        timestamp=int(day.timestamp()))  # fmt: skip
+    atomic_write(out / "article.pdf", pdf)
+
+
+def filled_text(root: Path) -> str:
+    return fill((root / SOURCE).read_text(encoding="utf-8"), Rows(root, read_settings(str(root / "results"))))
+
+
+def main(*arguments: str) -> None:
+    root = project_root()
+    try:
+        text = filled_text(root)
+        if "--text" in arguments:
+            sys.stdout.write(text)
+            return
+        build(root, text)
+    except InputError as e:
+        sys.exit(str(e))
+    size = (root / "article" / "article.pdf").stat().st_size
+    print(f"article/article.pdf ({size / 1e6:.1f} MB) and article/article.html")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
