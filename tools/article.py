@@ -1,6 +1,7 @@
 """Build the article: fill the numbers of article/article.md from the rows, then write article.pdf and article.html.
 
 python tools/article.py [--text]: with --text, only print the filled text. `make article` installs what this needs.
+The results of README.ko.md are filled as well, between the marks of a block.
 
 Between {{ and }} stands a field: a name and its arguments. `FIELDS` has all names. A field that is unknown, that
 cannot be computed, or whose verdict is another than the text says ends the program with one sentence.
@@ -22,7 +23,7 @@ from fashion_vae.data import TABLE_1
 from fashion_vae.lib.defaults import BACKBONES, ON_CPU, vae_config
 from fashion_vae.lib.files import InputError, atomic_write, project_root
 from fashion_vae.lib.metrics import n_f_label
-from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table
+from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table, update_blocks
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
 from fashion_vae.study.registration import (
@@ -40,7 +41,7 @@ from fashion_vae.study.registration import (
 )
 from fashion_vae.study.statistics import MARGIN, PairedTests, by_draw, paired_tests
 
-SOURCE = "article/article.md"
+SOURCE, KOREAN = "article/article.md", "README.ko.md"
 FIELD = re.compile(r"\{\{([^{}]*)\}\}")
 BRANCH = re.compile(r"\{\{if ([\w-]+)\}\}(.*?)(?:\{\{else\}\}(.*?))?\{\{end\}\}", re.DOTALL)
 TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, as printed; Table 2 gives others
@@ -177,7 +178,7 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
 def summary(rows: Rows, setting: str) -> str:
     "The verdicts on the main claims in sentences; a sentence about missing rows if there are none."
     results = {key: result for key, result in rows.claims.items() if key[0] == setting}
-    text = summary_text(results).strip()
+    text = summary_text(results).strip().replace("**", "")
     return text or f"The registered runs of setting {setting} are not finished, so its claims count as not tested."
 
 
@@ -185,6 +186,16 @@ def changes(rows: Rows, setting: str) -> str:
     "Which verdicts of a setting differ from those of F."
     text = change_text(rows.claims, setting)
     return text if setting in rows.settings else "the registered runs are not finished."
+
+
+def others(rows: Rows) -> str:
+    "Which verdicts differ between F and the settings that are neither F nor P; which of them have no rows."
+    names = [name for name, setting in SETTINGS.items() if not setting.primary]
+    text = [f"{name} ({SETTINGS[name].words}): {changes(rows, name)}" for name in names if name in rows.settings]
+    missing = [name for name in names if name not in rows.settings]
+    if missing:
+        text.append(f"Settings whose registered runs are not finished: {', '.join(missing)}.")
+    return " ".join(text)
 
 
 def hours(rows: Rows, setting: str) -> str:
@@ -212,7 +223,9 @@ def figure(rows: Rows, key: str) -> str:
 
 def table(rows: Rows, key: str, *caption: str) -> str:
     "A table under a caption."
-    return f"{TABLES[key](rows).strip()}\n\n: **{see(rows, key)}.** {' '.join(caption)}"
+    lead, bar, lines = TABLES[key](rows).strip().partition("|")  # what is written above a table joins its caption
+    words = " ".join([*caption, *lead.split()])
+    return f": **{see(rows, key)}.** {words}\n\n{bar}{lines}"
 
 
 def table_anchor(rows: Rows, key: str) -> str:
@@ -233,6 +246,26 @@ def data_table(rows: Rows) -> str:
     totals = [f"{total:,}" for total in np.sum(list(TABLE_1.values()), axis=0)]
     lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals])
     return markdown_table(pd.DataFrame(lines, columns=["setting", "classes", "rare", "training", "validation", "test"]))
+
+
+GAIN = ("vae30_acc+vae50_acc", "os30_acc+os50_acc")  # the paper's comparison: mean of both k, chosen by accuracy
+
+
+def gain_lines(rows: Rows, theirs: str, ours: dict[str, str]) -> list[list[str]]:  # ours: setting -> its words
+    "Gain of VAE sampling over oversampling at each n_f: the paper's, and ours with intervals."
+    lines = [[theirs, *(f"{gain:+.2f}" for gain in paper_gains())]]
+    for name, words in ours.items():
+        if name in rows.settings:
+            have = all(arm in set(rows.scored(name)["arm"]) for arm in ("vae30", "os30"))
+            a, b = GAIN if have else ("vae50_acc", "os50_acc")
+            lines.append([words, *(difference(rows, name, a, b, str(n_f)) for n_f in PAPER_N_F)])
+    return lines
+
+
+def gains_table(rows: Rows) -> str:
+    ours = {"F": "setting F: Fashion-MNIST, k = 30 and 50", "P": "setting P: photographs, k = 50"}
+    lines = gain_lines(rows, "the paper: FashionStyle14, k = 30 and 50", ours)
+    return markdown_table(pd.DataFrame(lines, columns=["data", *map(n_f_label, PAPER_N_F)]))
 
 
 def paper_table(rows: Rows) -> str:
@@ -264,21 +297,29 @@ def cost_table(rows: Rows) -> str:
     return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "rows", "core-hours"]))
 
 
+def listed(rows: Rows, keys) -> str:
+    "Exhibits by their numbers, as in Figures 1, 2; Table 2."
+    text = []
+    for word, kind in (("Figure", FIGURES), ("Table", {key: "" for key in rows.numbers if key not in FIGURES})):
+        numbers = sorted(rows.numbers[key] for key in keys if key in kind and key in rows.numbers)
+        text += [f"{word}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"] if numbers else []
+    return "; ".join(text)
+
+
 def sources_table(rows: Rows) -> str:
     "Where each exhibit comes from: command, rows, minutes."
     minutes = re.search(MINUTES, rows.file("figures/speed/waits.md"))
     paper_rows = rows.root / "results" / "fashion-mnist-lt" / "rows.jsonl"
     count = f"{len(read_lines(paper_rows)):,}" if paper_rows.is_file() else "in preparation"
-    by_paper = ", ".join(see(rows, key) for key in rows.numbers if key in OF_PAPER)
-    others = ", ".join(see(rows, key) for key in rows.numbers if key not in OF_PAPER)
     again = sum(run_seconds(rows.root / "results" / given.setting.dataset) for given in rows.settings.values())
     registered = f"{sum(len(given.scored) for given in rows.settings.values()):,}"
+    rest = {*rows.numbers} - {*OF_PAPER, *OF_EVIDENCE}
     made = f"{float(minutes[1]) / 60:.0f}" if minutes else "–"
     lines = [
-        [by_paper, "`make paper`", count, made],
-        [others, "`make evidence`", registered, "2, from the published rows"],
+        [listed(rows, OF_PAPER), "`make paper`", count, made],
+        [listed(rows, OF_EVIDENCE), "`make evidence`", registered, "about 2"],
         ["the rows of these", "`make evidence RERUN=1`", registered, f"{again / 60:,.0f} of one core"],
-        ["this article", "`make article`", "–", "1"],
+        [f"{listed(rows, rest)}, this article", "`make article`", "all", "about 1"],
     ]
     return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "rows", "minutes"]), 2)
 
@@ -295,6 +336,7 @@ FIGURES = {  # key -> folder and name below figures/
 TABLES: dict[str, Callable[[Rows], str]] = {
     "data": data_table,
     "paper": paper_table,
+    "gains": gains_table,
     "short": lambda rows: short_verdicts(rows.claims),
     "primary": primary_table,
     "images": lambda rows: image_table(rows.settings["F"], rows.claims),
@@ -302,11 +344,70 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "sources": sources_table,
 }
 OF_PAPER = ("method", "classes", "vae-loss", "head-loss", "paper")
+OF_EVIDENCE = ("comparison", "claims", "ablation", "short", "primary", "images", "gains")
 FIELDS = {
     "value": value, "difference": difference, "claim": claim, "require": require, "design": design, "std": std,
-    "constant": constant, "paper": paper, "summary": summary, "changes": changes, "hours": hours,
+    "constant": constant, "paper": paper, "summary": summary, "changes": changes, "others": others, "hours": hours,
     "see": see, "figure": figure, "table": table, "table-anchor": table_anchor,
 }  # fmt: skip
+
+
+# Korean
+
+VERDICTS_KO = {"supported": "지지", "contradicted": "반박", "equivalent": "동등", "not decided": "판정 보류"}
+SETTINGS_KO = {"F": "Fashion-MNIST", "P": "의류 사진"}
+CLAIMS_KO = {
+    "C1": "VAE 샘플링 > 오버샘플링 (n_f = 10, 30, 50 모두)",
+    "C3": "위와 같음, 전체 정확도(acc)",
+    "C12": "VAE 샘플링 > 학습률과 가중치 감쇠를 따로 정한 오버샘플링",
+    "C4": "VAE 샘플링 > VAE 없이 다시 학습한 선형 분류기",
+    "C5": "VAE 샘플링 > 노이즈 없는 [x; μ]",
+    "C10": "가장 좋은 선형 분류기 > 일반 미세 조정 (둘 다 γ 적용)",
+}
+SUMMARY_KO = {  # claim -> sentence if supported, contradicted, equivalent, not decided
+    "C1": ("VAE 샘플링은 오버샘플링보다 acc_h가 높다.",
+           "n_f 중 하나 이상에서 오버샘플링의 acc_h가 VAE 샘플링보다 높다.",
+           "VAE 샘플링과 오버샘플링은 동등하다.",
+           "VAE 샘플링이 오버샘플링보다 나은지는 판정되지 않았다."),
+    "C4": ("VAE 샘플링은 VAE 없이 다시 학습한 선형 분류기보다 acc_h가 높다.",
+           "VAE 없이 다시 학습한 선형 분류기는 VAE 샘플링보다 acc_h가 높다.",
+           "VAE 샘플링과 VAE 없이 다시 학습한 선형 분류기는 동등하다.",
+           "VAE 샘플링이 VAE 없이 다시 학습한 선형 분류기보다 나은지는 판정되지 않았다."),
+    "C10": ("γ를 적용하면 가장 좋은 선형 분류기가 일반 미세 조정보다 acc_h가 높다.",
+            "γ를 적용하면 일반 미세 조정이 가장 좋은 선형 분류기보다 acc_h가 높다.",
+            "γ를 적용하면 일반 미세 조정과 가장 좋은 선형 분류기는 동등하다.",
+            "γ를 적용할 때 가장 좋은 선형 분류기가 일반 미세 조정보다 나은지는 판정되지 않았다."),
+}  # fmt: skip
+
+
+def answer_ko(rows: Rows) -> str:
+    "The verdicts of F and P in Korean: sentences, the gains beside the paper's, and a table of claims."
+    text = []
+    for name, words in SETTINGS_KO.items():
+        if name not in rows.settings:
+            text.append(f"**{words}:** 등록한 실험이 아직 끝나지 않았다. 관련 주장은 검증되지 않은 것으로 본다.\n")
+            continue
+        found = {claim: rows.claims[name, claim] for claim in SUMMARY_KO if (name, claim) in rows.claims}
+        sentences = [SUMMARY_KO[c][list(VERDICTS_KO).index(result.verdict)] for c, result in found.items()]
+        text.append(f"**{words}:** {' '.join(sentences)}\n")
+    shown = [name for name in SETTINGS_KO if name in rows.settings]
+    gains = gain_lines(rows, "논문 (FashionStyle14)", SETTINGS_KO)
+    text.append(markdown_table(pd.DataFrame(gains, columns=["오버샘플링 대비 acc_h 향상", *map(n_f_label, PAPER_N_F)])))
+    lines = []
+    for claim, words in CLAIMS_KO.items():
+        results = [rows.claims.get((name, claim)) for name in shown]
+        cells = [(VERDICTS_KO[r.verdict], format_ci(r.tests.mean, *r.tests.interval)) if r else () for r in results]
+        lines.append([words, *(f"**{cell[0]}** {cell[1]}" if cell else "–" for cell in cells)])
+    text.append(markdown_table(pd.DataFrame(lines, columns=["주장", *(SETTINGS_KO[name] for name in shown)])))
+    text.append(
+        "처음 두 주장의 차이는 표준 오차로 나눈 값이 가장 작은 n_f에서 구한 것이고, 나머지는 n_f에 대한 평균이다."
+    )
+    return "\n".join(text)
+
+
+def korean_page(root: Path, rows: Rows) -> str:
+    "README.ko.md with its block filled."
+    return update_blocks((root / KOREAN).read_text(encoding="utf-8"), {"article/answer_ko": answer_ko(rows)})
 
 
 # filling
@@ -340,6 +441,7 @@ def fill(text: str, rows: Rows) -> str:
     text = FIELD.sub(lambda match: fill_field(match[1], rows), text)
     if "{{" in text:
         raise InputError(f"{SOURCE} has a field that is not closed")
+    text = re.sub(r"(?<=[\s(\[])-(?=\d)", "−", text)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
@@ -374,7 +476,7 @@ def build(root: Path, text: str) -> None:
     options += ["--number-sections", f"--metadata=date:{day:%Y-%m-%d}", f"--metadata=digest:{digest(root, text)}"]
     form = "markdown-implicit_figures+implicit_figures-tex_math_single_backslash"
     html = [*options, "--mathml", "--embed-resources", f"--resource-path={root}", f"--css={out / 'style.css'}"]
-    html += [f"--variable=header-includes:<meta name=\"rows\" content=\"{digest(root, text)}\">"]
+    html += [f'--variable=header-includes:<meta name="rows" content="{digest(root, text)}">']
     page = pypandoc.convert_text(text, "html5", form, extra_args=html)
     atomic_write(out / "article.html", page.encode())
     drawn = re.sub(r"\]\(figures/([\w/-]+)\.png\)", r"](/figures/\1.svg)", text)
@@ -386,18 +488,16 @@ def build(root: Path, text: str) -> None:
     atomic_write(out / "article.pdf", pdf)
 
 
-def filled_text(root: Path) -> str:
-    return fill((root / SOURCE).read_text(encoding="utf-8"), Rows(root, read_settings(str(root / "results"))))
-
-
 def main(*arguments: str) -> None:
     root = project_root()
     try:
-        text = filled_text(root)
+        rows = Rows(root, read_settings(str(root / "results")))
+        text = fill((root / SOURCE).read_text(encoding="utf-8"), rows)
         if "--text" in arguments:
             sys.stdout.write(text)
             return
         build(root, text)
+        atomic_write(root / KOREAN, korean_page(root, rows).encode())
     except InputError as e:
         sys.exit(str(e))
     size = (root / "article" / "article.pdf").stat().st_size
