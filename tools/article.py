@@ -45,6 +45,8 @@ SOURCE, KOREAN = "article/article.md", "README.ko.md"
 FIELD = re.compile(r"\{\{([^{}]*)\}\}")
 BRANCH = re.compile(r"\{\{if ([\w-]+)\}\}(.*?)(?:\{\{else\}\}(.*?))?\{\{end\}\}", re.DOTALL)
 TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, as printed; Table 2 gives others
+WORDS = {name: setting.words for name, setting in SETTINGS.items()}
+WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
 MINUTES = r"make paper, default grid, from nothing *\| *([\d.]+) s"  # in figures/speed/waits.md
 
@@ -188,14 +190,13 @@ def changes(rows: Rows, setting: str) -> str:
     return text if setting in rows.settings else "the registered runs are not finished."
 
 
-def others(rows: Rows) -> str:
+def others(rows: Rows) -> str:  # Markdown list
     "Which verdicts differ between F and the settings that are neither F nor P; which of them have no rows."
     names = [name for name, setting in SETTINGS.items() if not setting.primary]
-    text = [f"{name} ({SETTINGS[name].words}): {changes(rows, name)}" for name in names if name in rows.settings]
-    missing = [name for name in names if name not in rows.settings]
-    if missing:
-        text.append(f"Settings whose registered runs are not finished: {', '.join(missing)}.")
-    return " ".join(text)
+    text = [f"- *{name}* ({WORDS[name]}): {changes(rows, name)}" for name in names if name in rows.settings]
+    missing = [f"{name} ({WORDS[name]})" for name in names if name not in rows.settings]
+    text += [f"- *Not finished*: {', '.join(missing)}."] if missing else []
+    return "\n".join(text)
 
 
 def hours(rows: Rows, setting: str) -> str:
@@ -242,7 +243,7 @@ def data_table(rows: Rows) -> str:
         row = given.rows[0]
         rare = "by count" if row["protocol"] == "natural" else f"{len(row['minority_classes'])}"
         sides = [f"{sum(row['images'][side]):,}" for side in ("train", "val", "test")]
-        lines.append([f"{name}: {given.setting.words}", f"{len(row['classes'])}", rare, *sides])
+        lines.append([f"{name}: {WORDS[name]}", f"{len(row['classes'])}", rare, *sides])
     totals = [f"{total:,}" for total in np.sum(list(TABLE_1.values()), axis=0)]
     lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals])
     return markdown_table(pd.DataFrame(lines, columns=["setting", "classes", "rare", "training", "validation", "test"]))
@@ -269,8 +270,9 @@ def gains_table(rows: Rows) -> str:
 
 
 def paper_table(rows: Rows) -> str:
-    "Table 2 of the notebooks, without its title."
-    return re.sub(r"^\*\*Table 2\.\*\* ", "", rows.file("figures/fashion-mnist-lt/table2.md"))
+    "Table 2 of the notebooks, without its title. Its second half gets a caption of its own."
+    text = re.sub(r"^\*\*Table 2\.\*\* ", "", rows.file("figures/fashion-mnist-lt/table2.md"))
+    return re.sub(r"\n\n(?=\| acc )", f"\n\n: **{see(rows, 'paper')}, second half.** Accuracy.\n\n", text)
 
 
 def primary_table(rows: Rows) -> str:
@@ -288,7 +290,7 @@ def cost_table(rows: Rows) -> str:
     for name, given in rows.settings.items():
         seconds = run_seconds(rows.root / "results" / given.setting.dataset)
         size = [design(rows, name, what) for what in ("runs", "rows")]
-        lines.append([f"{name}: {given.setting.words}", *size, f"{seconds / 3600:.1f}"])
+        lines.append([f"{name}: {WORDS[name]}", *size, f"{seconds / 3600:.1f}"])
     folder = rows.root / "results" / "fashion-mnist-lt"
     counts = [gzip.decompress((folder / f"{n}.jsonl.gz").read_bytes()).count(b"\n") for n in ("search", "head_search")]
     seconds = sum(r["seconds"] for n in ("search", "head_search") for r in read_lines(folder / f"{n}_runs.jsonl"))

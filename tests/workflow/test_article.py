@@ -4,17 +4,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import article
 import pytest
 
+import article
 from fashion_vae.lib.files import InputError
 from fashion_vae.study.registration import BEST_HEAD, made_up_setting, read_settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / article.SOURCE).read_text(encoding="utf-8")
+# words with digits that are no results: names, codes, levels of the tests, numbers of the paper's parts
 NAMES = r"""Park\ \(2021\)|FashionStyle14|ResNet-50|EfficientNet-Lite0|Fashion-MNIST|F-50|\bC\d+\b|×50|×30|×\ [124]
 |noise\ ×\ \d|below\ 0\.05|reject\w*\ on\ both\ sides\ at\ 0\.05|95\ %|Table\ [12]\b|Eq\.\ \(\d\)|[Ss]ection\ 4\.3
-|±|[Ss]tage\ [123]\b|^\d\.\ """  # words with digits that are no results: names, codes, levels, numbers of the paper's parts
+|±|[Ss]tage\ [123]\b|^\d\.\ """
 
 
 def typed_digits(text: str) -> list[str]:
