@@ -465,6 +465,12 @@ def digest(root: Path, text: str) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
+def with_alternative(root: Path, image: str, name: str) -> str:
+    "A picture of the PDF with its caption as the alternative text."
+    caption = (root / f"{name}.txt").read_text(encoding="utf-8").strip()
+    return f'{image}, alt: "{caption.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34))}"'
+
+
 def build(root: Path, text: str) -> None:
     "Write article.html by pandoc, and article.pdf by pandoc and typst."
     import manimgx_fonts_cjk
@@ -483,6 +489,9 @@ def build(root: Path, text: str) -> None:
     atomic_write(out / "article.html", page.encode())
     drawn = re.sub(r"\]\(figures/([\w/-]+)\.png\)", r"](/figures/\1.svg)", text)
     source = pypandoc.convert_text(drawn, "typst", form, extra_args=[*options, f"--template={out / 'template.typ'}"])
+    source = re.sub(
+        r'image\("/(figures/[\w/-]+)\.svg"', lambda match: with_alternative(root, *match.group(0, 1)), source
+    )
     atomic_write(work / "article.typ", source.encode())
     fonts = [str(Path(manimgx_fonts_cjk.__file__).parent)]
     pdf = typst.compile(str(work / "article.typ"), root=str(root), font_paths=fonts, ignore_system_fonts=True,
