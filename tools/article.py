@@ -360,25 +360,25 @@ VERDICTS_KO = {"supported": "지지", "contradicted": "반박", "equivalent": "�
 SETTINGS_KO = {"F": "Fashion-MNIST", "P": "의류 사진"}
 CLAIMS_KO = {
     "C1": "VAE 샘플링 > 오버샘플링 (n_f = 10, 30, 50 모두)",
-    "C3": "위와 같음, 전체 정확도(acc)",
+    "C3": "위와 같은 주장, 전체 정확도(acc) 기준",
     "C12": "VAE 샘플링 > 학습률과 가중치 감쇠를 따로 정한 오버샘플링",
     "C4": "VAE 샘플링 > VAE 없이 다시 학습한 선형 분류기",
     "C5": "VAE 샘플링 > 노이즈 없는 [x; μ]",
-    "C10": "가장 좋은 선형 분류기 > 일반 미세 조정 (둘 다 γ 적용)",
+    "C10": "가장 좋은 선형 분류기 > 일반 미세 조정 (양쪽 모두 γ 적용)",
 }
 SUMMARY_KO = {  # claim -> sentence if supported, contradicted, equivalent, not decided
     "C1": ("VAE 샘플링은 오버샘플링보다 acc_h가 높다.",
-           "n_f 중 하나 이상에서 오버샘플링의 acc_h가 VAE 샘플링보다 높다.",
-           "VAE 샘플링과 오버샘플링은 동등하다.",
-           "VAE 샘플링이 오버샘플링보다 나은지는 판정되지 않았다."),
+           "하나 이상의 n_f에서 오버샘플링은 VAE 샘플링보다 acc_h가 높다.",
+           "VAE 샘플링은 오버샘플링과 acc_h가 동등하다.",
+           "VAE 샘플링이 오버샘플링보다 나은지에 대해서는 판정을 보류한다."),
     "C4": ("VAE 샘플링은 VAE 없이 다시 학습한 선형 분류기보다 acc_h가 높다.",
            "VAE 없이 다시 학습한 선형 분류기는 VAE 샘플링보다 acc_h가 높다.",
-           "VAE 샘플링과 VAE 없이 다시 학습한 선형 분류기는 동등하다.",
-           "VAE 샘플링이 VAE 없이 다시 학습한 선형 분류기보다 나은지는 판정되지 않았다."),
-    "C10": ("γ를 적용하면 가장 좋은 선형 분류기가 일반 미세 조정보다 acc_h가 높다.",
-            "γ를 적용하면 일반 미세 조정이 가장 좋은 선형 분류기보다 acc_h가 높다.",
-            "γ를 적용하면 일반 미세 조정과 가장 좋은 선형 분류기는 동등하다.",
-            "γ를 적용할 때 가장 좋은 선형 분류기가 일반 미세 조정보다 나은지는 판정되지 않았다."),
+           "VAE 없이 다시 학습한 선형 분류기는 VAE 샘플링과 평균 acc_h가 동등하다.",
+           "VAE 샘플링이 VAE 없이 다시 학습한 선형 분류기보다 나은지에 대해서는 판정을 보류한다."),
+    "C10": ("양쪽 모두 γ를 적용하면 가장 좋은 선형 분류기는 일반 미세 조정보다 acc_h가 높다.",
+            "양쪽 모두 γ를 적용하면 일반 미세 조정은 가장 좋은 선형 분류기보다 acc_h가 높다.",
+            "양쪽 모두 γ를 적용하면 일반 미세 조정은 가장 좋은 선형 분류기와 평균 acc_h가 동등하다.",
+            "양쪽 모두 γ를 적용할 때 가장 좋은 선형 분류기가 일반 미세 조정보다 나은지에 대해서는 판정을 보류한다."),
 }  # fmt: skip
 
 
@@ -387,7 +387,7 @@ def answer_ko(rows: Rows) -> str:
     text = []
     for name, words in SETTINGS_KO.items():
         if name not in rows.settings:
-            text.append(f"**{words}:** 등록한 실험이 아직 끝나지 않았다. 관련 주장은 검증되지 않은 것으로 본다.\n")
+            text.append(f"**{words}:** 등록한 실험이 아직 끝나지 않아 관련 주장은 검증되지 않은 것으로 본다.\n")
             continue
         found = {claim: rows.claims[name, claim] for claim in SUMMARY_KO if (name, claim) in rows.claims}
         sentences = [SUMMARY_KO[c][list(VERDICTS_KO).index(result.verdict)] for c, result in found.items()]
@@ -401,9 +401,7 @@ def answer_ko(rows: Rows) -> str:
         cells = [(VERDICTS_KO[r.verdict], format_ci(r.tests.mean, *r.tests.interval)) if r else () for r in results]
         lines.append([words, *(f"**{cell[0]}** {cell[1]}" if cell else "–" for cell in cells)])
     text.append(markdown_table(pd.DataFrame(lines, columns=["주장", *(SETTINGS_KO[name] for name in shown)])))
-    text.append(
-        "처음 두 주장의 차이는 표준 오차로 나눈 값이 가장 작은 n_f에서 구한 것이고, 나머지는 n_f에 대한 평균이다."
-    )
+    text.append("처음 두 주장에는 표준 오차 대비 차이가 가장 작은 n_f의 결과를, 나머지에는 n_f에 대한 평균을 적었다.")
     return "\n".join(text)
 
 
