@@ -48,6 +48,7 @@ TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, 
 WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
+SEARCHES = ("search", "head_search")  # of hyper-parameters, in results/fashion-mnist-lt
 MINUTES = r"make paper, default grid, from nothing *\| *([\d.]+) s"  # in figures/speed/waits.md
 
 
@@ -122,8 +123,9 @@ def claim(rows: Rows, setting: str, name: str, what: str = "difference") -> str:
     }[what]
 
 
-def require(rows: Rows, setting: str, name: str, *verdict: str) -> str:
+def require(rows: Rows, setting: str, name: str, *verdict: str) -> str:  # C4,_n_f_=_5: C4 at one n_f
     "Nothing; the sentences around this field hold only with this verdict."
+    name = re.sub(r",_n_f_=_", ", n_f = ", name)
     found = claim(rows, setting, name, "verdict")
     if found != " ".join(verdict):
         raise InputError(f"the text says that {name} is {' '.join(verdict)} in setting {setting}; it is {found}")
@@ -157,7 +159,8 @@ def constant(rows: Rows, name: str) -> str:
         "width": small.width, "epochs": small.epochs, "side": small.side,
         "photo-width": lite.width, "photo-epochs": ON_CPU["epochs"], "photo-side": ON_CPU["side"],
         "paper-width": theirs.width, "paper-epochs": theirs.epochs,
-        "margin": f"{MARGIN:g}", "claims": len(CLAIMS),
+        "margin": f"{MARGIN:g}", "claims": len(CLAIMS), "untested-p": 1,
+        "batch": small.batch, "vae-hidden": vae.hidden, "vae-batch": vae.batch,
         "paper-images": f"{sum(map(sum, TABLE_1.values())):,}", "paper-classes": len(TABLE_1),
     }  # fmt: skip
     weights = {"kl-weight": small, "photo-kl-weight": lite, "paper-kl-weight": theirs}
@@ -191,17 +194,31 @@ def changes(rows: Rows, setting: str) -> str:
 
 
 def others(rows: Rows) -> str:  # Markdown list
-    "Which verdicts differ between F and the settings that are neither F nor P; which of them have no rows."
-    names = [name for name, setting in SETTINGS.items() if not setting.primary]
-    text = [f"- *{name}* ({WORDS[name]}): {changes(rows, name)}" for name in names if name in rows.settings]
-    missing = [f"{name} ({WORDS[name]})" for name in names if name not in rows.settings]
-    text += [f"- *Not finished*: {', '.join(missing)}."] if missing else []
+    "Which verdicts differ between F and the settings that are neither F nor P; which settings have no rows."
+    text = []
+    for name in (name for name, setting in SETTINGS.items() if name in rows.settings and not setting.primary):
+        tested = sorted((claim for place, claim in rows.claims if place == name), key=claim_order)
+        text.append(f"- *{name}* ({WORDS[name]}): {changes(rows, name)} Tested are {', '.join(tested)}.")
+    missing = [f"{name} ({WORDS[name]})" for name in SETTINGS if name not in rows.settings]
+    text += [f"- *Not finished*, so not tested: {'; '.join(missing)}."] if missing else []
     return "\n".join(text)
 
 
 def hours(rows: Rows, setting: str) -> str:
-    "Core-hours of the runs of a setting; each run had one thread."
-    return f"{run_seconds(rows.root / 'results' / SETTINGS[setting].dataset) / 3600:.1f}"
+    "Core-hours of the runs of a setting, or of several as in F+F-few+search; each run had one thread."
+    total = 0.0
+    for name in setting.split("+"):
+        total += search_seconds(rows) if name == "search" else setting_seconds(rows, name)
+    return f"{total / 3600:.1f}"
+
+
+def setting_seconds(rows: Rows, setting: str) -> float:
+    return run_seconds(rows.root / "results" / SETTINGS[setting].dataset)
+
+
+def search_seconds(rows: Rows) -> float:
+    files = (rows.root / "results" / "fashion-mnist-lt" / f"{name}_runs.jsonl" for name in SEARCHES)
+    return sum(record["seconds"] for file in files for record in read_lines(file))
 
 
 def run_seconds(folder: Path) -> float:
@@ -219,7 +236,8 @@ def figure(rows: Rows, key: str) -> str:
     "A published figure under its published caption."
     caption = re.sub(r"^Figure \d+\. ", "", rows.file(f"figures/{FIGURES[key]}.txt"))
     caption = f"**{see(rows, key)}.** {escape_markdown(caption)}"
-    return f"![{caption}](figures/{FIGURES[key]}.png)"
+    width = "{width=65%}" if key == "method" else ""
+    return f"![{caption}](figures/{FIGURES[key]}.png){width}"
 
 
 def table(rows: Rows, key: str, *caption: str) -> str:
@@ -269,10 +287,38 @@ def gains_table(rows: Rows) -> str:
     return markdown_table(pd.DataFrame(lines, columns=["data", *map(n_f_label, PAPER_N_F)]))
 
 
-def paper_table(rows: Rows) -> str:
-    "Table 2 of the notebooks, without its title. Its second half gets a caption of its own."
+def paper_parts(rows: Rows) -> list[str]:
+    "Table 2 of the notebooks in its parts: what it shows, acc_h, accuracy, key."
     text = re.sub(r"^\*\*Table 2\.\*\* ", "", rows.file("figures/fashion-mnist-lt/table2.md"))
-    return re.sub(r"\n\n(?=\| acc )", f"\n\n: **{see(rows, 'paper')}, second half.** Accuracy.\n\n", text)
+    lead, acc_h, acc, key = text.split("\n\n")
+    return [lead, acc_h, acc, key]
+
+
+def paper_table(rows: Rows) -> str:
+    "The half of Table 2 on acc_h, its key as part of the caption."
+    lead, acc_h, _, key = paper_parts(rows)
+    return f"{lead} {key}\n\n{acc_h}"
+
+
+def paper_acc_table(rows: Rows) -> str:
+    return paper_parts(rows)[2]
+
+
+def short_table(rows: Rows) -> str:
+    "The verdicts of all settings, and what the settings are that it shows."
+    text = short_verdicts(rows.claims)
+    shown = [name for name in SETTINGS if re.search(rf"\| +{name} +(?=\|)", text.partition("\n")[0])]
+    return f"{'; '.join(f'{name}: {WORDS[name]}' for name in shown)}.\n\n{text}"
+
+
+def parts_table(rows: Rows) -> str:
+    "C4 and C5 at each n_f in setting F."
+    lines = []
+    for name in ("C4", "C5"):
+        results = [rows.claims["F", f"{name}, {n_f_label(n_f)}"] for n_f in PAPER_N_F]
+        cells = [f"**{r.verdict}** {format_ci(r.tests.mean, *r.tests.interval)}" for r in results]
+        lines.append([f"{name}: {rows.claims['F', name].claim.text}", *cells])
+    return markdown_table(pd.DataFrame(lines, columns=["claim", *map(n_f_label, PAPER_N_F)]))
 
 
 def primary_table(rows: Rows) -> str:
@@ -282,7 +328,8 @@ def primary_table(rows: Rows) -> str:
     order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
     frame = pd.DataFrame([claim_line(key, by_measure) for key in order]).rename(columns={"": "setting"})
     frame = frame.rename(columns={"p": "p (Holm)", "Wilcoxon": "p (Wilcoxon)", "equivalence": "p (equivalence)"})
-    return markdown_table(frame.drop(columns="detectable"), 3)
+    unneeded = ["detectable", *(["setting"] if frame["setting"].nunique() == 1 else [])]
+    return markdown_table(frame.drop(columns=unneeded), 2 + ("setting" not in unneeded))
 
 
 def cost_table(rows: Rows) -> str:
@@ -292,8 +339,8 @@ def cost_table(rows: Rows) -> str:
         size = [design(rows, name, what) for what in ("runs", "rows")]
         lines.append([f"{name}: {WORDS[name]}", *size, f"{seconds / 3600:.1f}"])
     folder = rows.root / "results" / "fashion-mnist-lt"
-    counts = [gzip.decompress((folder / f"{n}.jsonl.gz").read_bytes()).count(b"\n") for n in ("search", "head_search")]
-    seconds = sum(r["seconds"] for n in ("search", "head_search") for r in read_lines(folder / f"{n}_runs.jsonl"))
+    counts = [gzip.decompress((folder / f"{name}.jsonl.gz").read_bytes()).count(b"\n") for name in SEARCHES]
+    seconds = search_seconds(rows)
     runs = len(read_lines(folder / "search_runs.jsonl"))
     lines.append(["search of hyper-parameters for F", f"{runs}", f"{sum(counts):,}", f"{seconds / 3600:.1f}"])
     return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "rows", "core-hours"]))
@@ -338,15 +385,18 @@ FIGURES = {  # key -> folder and name below figures/
 TABLES: dict[str, Callable[[Rows], str]] = {
     "data": data_table,
     "paper": paper_table,
+    "paper-acc": paper_acc_table,
     "gains": gains_table,
-    "short": lambda rows: short_verdicts(rows.claims),
+    "short": short_table,
+    "parts": parts_table,
+    "choices": lambda rows: rows.file("figures/evidence/choices.md"),
     "primary": primary_table,
     "images": lambda rows: image_table(rows.settings["F"], rows.claims),
     "cost": cost_table,
     "sources": sources_table,
 }
-OF_PAPER = ("method", "classes", "vae-loss", "head-loss", "paper")
-OF_EVIDENCE = ("comparison", "claims", "ablation", "short", "primary", "images", "gains")
+OF_PAPER = ("method", "classes", "vae-loss", "head-loss", "paper", "paper-acc")
+OF_EVIDENCE = ("comparison", "claims", "ablation", "short", "primary", "images", "gains", "parts", "choices")
 FIELDS = {
     "value": value, "difference": difference, "claim": claim, "require": require, "design": design, "std": std,
     "constant": constant, "paper": paper, "summary": summary, "changes": changes, "others": others, "hours": hours,
@@ -391,6 +441,10 @@ def answer_ko(rows: Rows) -> str:
             continue
         found = {claim: rows.claims[name, claim] for claim in SUMMARY_KO if (name, claim) in rows.claims}
         sentences = [SUMMARY_KO[c][list(VERDICTS_KO).index(result.verdict)] for c, result in found.items()]
+        verdicts = {claim: result.verdict for claim, result in found.items()}
+        if (verdicts.get("C1"), verdicts.get("C4")) == ("supported", "equivalent"):
+            place = list(found).index("C4") + 1
+            sentences.insert(place, "따라서 이러한 향상은 n_f에 대한 평균으로 볼 때 VAE 없이도 얻을 수 있다.")
         text.append(f"**{words}:** {' '.join(sentences)}\n")
     shown = [name for name in SETTINGS_KO if name in rows.settings]
     gains = gain_lines(rows, "논문 (FashionStyle14)", SETTINGS_KO)
@@ -486,7 +540,11 @@ def build(root: Path, text: str) -> None:
     page = pypandoc.convert_text(text, "html5", form, extra_args=html)
     atomic_write(out / "article.html", page.encode())
     drawn = re.sub(r"\]\(figures/([\w/-]+)\.png\)", r"](/figures/\1.svg)", text)
-    source = pypandoc.convert_text(drawn, "typst", form, extra_args=[*options, f"--template={out / 'template.typ'}"])
+    options += [f"--template={out / 'template.typ'}"]
+    for name in ("title", "author"):  # of the PDF's metadata
+        found = re.search(rf'^{name}: "(.*)"$', text, re.MULTILINE)
+        options.append(f"--variable={name}-meta:{found[1]}")
+    source = pypandoc.convert_text(drawn, "typst", form, extra_args=options)
     source = re.sub(
         r'image\("/(figures/[\w/-]+)\.svg"', lambda match: with_alternative(root, *match.group(0, 1)), source
     )
