@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALL_N_F', 'NATURAL', 'SETTINGS', 'PAPER', 'CLAIMS', 'BEST_HEAD', 'MADE_UP_EFFECTS', 'ABSENT', 'MEASURES', 'Key',
-           'LEGEND', 'Means', 'WITHIN', 'NO', 'QUESTIONS', 'CHANGES', 'RegistrationReport', 'Setting', 'Claim',
-           'claims_of', 'SettingRows', 'setting_rows', 'read_settings', 'made_up_arms', 'made_up_setting',
-           'settings_at_hand', 'n_f_of', 'untestable', 'missing', 'left_out', 'claim_parts', 'claim_differences',
-           'weakest_part', 'combined_p', 'ClaimResult', 'verdict_of', 'all_parts', 'corrected', 'evaluate_claims',
-           'family_error', 'p_text', 'claim_order', 'claim_line', 'verdict_table', 'short_cell', 'short_verdicts',
-           'resampled_means', 'image_interval', 'image_table', 'one_answer', 'change_text', 'answer_text']
+           'LEGEND', 'Means', 'WITHIN', 'NO', 'QUESTIONS', 'CHANGES', 'RETRAINED', 'WITH_GAMMA', 'SUMMARY',
+           'RegistrationReport', 'Setting', 'Claim', 'claims_of', 'SettingRows', 'setting_rows', 'read_settings',
+           'made_up_arms', 'made_up_setting', 'settings_at_hand', 'n_f_of', 'untestable', 'missing', 'left_out',
+           'claim_parts', 'claim_differences', 'weakest_part', 'combined_p', 'ClaimResult', 'verdict_of', 'all_parts',
+           'corrected', 'evaluate_claims', 'family_error', 'p_text', 'claim_order', 'claim_line', 'verdict_table',
+           'short_cell', 'short_verdicts', 'resampled_means', 'image_interval', 'image_table', 'one_answer',
+           'change_text', 'answer_text', 'summary_text']
 
 # %% ../../nbs/study/17_registration.ipynb #6be66c7e
 import re
@@ -46,7 +47,7 @@ from fashion_vae.study.statistics import (
 class RegistrationReport(BaseConfig):
     "Parameters of 17_registration."
 
-    rows: str = Field("made-up", description="made-up, or a folder with <dataset>/studies.jsonl.gz")
+    rows: str = Field("results", description="a folder with <dataset>/studies.jsonl.gz, or made-up")
     out: str = Field("runs/notebooks", description="a folder that can be written")
 
 # %% ../../nbs/study/17_registration.ipynb #ca51f143
@@ -98,15 +99,15 @@ class Claim:
 PAPER = {"a": "vae{k}", "b": "os{k}", "ending": "_acc"}
 CLAIMS = {
     "C1": Claim("VAE sampling > oversampling", n_f=(10, 30, 50), parts="each", primary=True, **PAPER),
-    "C2": Claim("that gain is largest at n_f = 10 and 30", parts="peak", **PAPER),
-    "C3": Claim("the same in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
+    "C2": Claim("the gain of C1 is largest at n_f = 10 and 30", parts="peak", **PAPER),
+    "C3": Claim("C1 in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
     "C4": Claim("VAE sampling > classifier re-training", "vae{k}", "crt{k}", primary=True),
     "C5": Claim("VAE sampling > [x; μ], no noise", "vae{k}", "mu{k}", primary=True),
     "C6": Claim("VAE sampling > logit-adjusted loss", "vae{one}", "la"),
     "C7": Claim("z alone > VAE sampling", "z{k}", "vae{k}"),
     "C8": Claim("z alone > 128 principal components", "z50", "pca128"),
     "C9": Claim("VAE sampling > augmented views", "vae{one}", "aug{one}"),
-    "C10": Claim("best head > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
+    "C10": Claim("best classifier > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
     "C11": Claim("tuned oversampling with augmentation > VAE sampling", "os-aug{one}", "vae{one}"),
     "C12": Claim("VAE sampling > tuned oversampling", "vae{k}", "os-tuned{k}"),
 }
@@ -464,13 +465,14 @@ QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equiv
         "C1", "yes, at n_f = 10, 30 and 50", "no, oversampling is better for at least one n_f", NO),
     "And if oversampling has its own learning rate and weight decay?": (
         "C12", "yes", "no, oversampling is better", NO),
-    "Does the VAE beat a retrained head?": ("C4", "yes", "no, the retrained head is better", NO),
-    "Does its noise matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
+    "Does VAE sampling beat a linear classifier retrained without a VAE?": (
+        "C4", "yes", "no, the retrained classifier is better", NO),
+    "Does the noise of z matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
     "Do augmented images do the same as sampled z?": (
         "C9", "no, sampled z is better", "no, augmented images are better", f"yes, both are {WITHIN}"),
     "Is z better than PCA?": ("C8", "yes", "no, PCA is better", NO),
-    "Is everything balance, that is, does γ make ERM as good as the best head?": (
-        "C10", "no, with γ for both the head is better", "no, with γ for both ERM is better",
+    "Is everything balance, that is, with γ, is plain fine-tuning (ERM) as good as the best linear classifier?": (
+        "C10", "no, with γ for both the classifier is better", "no, with γ for both ERM is better",
         f"yes, with γ both are {WITHIN}"),
 }  # fmt: skip
 
@@ -512,3 +514,31 @@ def answer_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
         lines.append(f"- **{question}** {text or 'There are no rows'}.\n")
     lines += [f"- **Do verdicts change {words}?** {change_text(results, name)}\n" for words, name in CHANGES.items()]
     return "".join(lines)
+
+# %% ../../nbs/study/17_registration.ipynb #5d1c0a71
+RETRAINED = "a linear classifier that is retrained on the same features without a VAE"
+WITH_GAMMA = "if both have a constant γ subtracted from the logits of common classes"
+SUMMARY = {  # claim -> what it asks, and its sentence if supported, contradicted, equivalent
+    "C1": ("VAE sampling beats oversampling", "VAE sampling beats oversampling",
+           "oversampling beats VAE sampling for at least one n_f", f"VAE sampling and oversampling are {WITHIN}"),
+    "C4": (f"VAE sampling beats {RETRAINED}", f"VAE sampling beats {RETRAINED}", f"{RETRAINED} beats VAE sampling",
+           f"VAE sampling and {RETRAINED} are {WITHIN}"),
+    "C10": (f"the best linear classifier beats plain fine-tuning {WITH_GAMMA}",
+            f"the best linear classifier beats plain fine-tuning {WITH_GAMMA}",
+            f"plain fine-tuning beats the best linear classifier {WITH_GAMMA}",
+            f"{WITH_GAMMA}, plain fine-tuning and the best linear classifier are {WITHIN}"),
+}  # fmt: skip
+
+
+def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
+    "The verdicts on three main claims in sentences, a paragraph for each setting of the primary family."
+    text = ""
+    for name in (name for name, setting in SETTINGS.items() if setting.primary):
+        sentences = []
+        for claim, (asked, *told) in SUMMARY.items():
+            by_verdict = dict(zip(("supported", "contradicted", "equivalent"), told, strict=True))
+            if result := results.get((name, claim)):
+                sentence = by_verdict.get(result.verdict, f"it is not decided whether {asked}")
+                sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
+        text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
+    return text

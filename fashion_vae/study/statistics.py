@@ -45,7 +45,7 @@ class StudyReport(BaseConfig):
 class StatisticsReport(StudyReport):
     "The same, where rows can be made up."
 
-    rows: str = Field("made-up", description="made-up, or a folder with <dataset>/studies.jsonl.gz")
+    rows: str = Field("results", description="a folder with <dataset>/studies.jsonl.gz, or made-up")
 
 
 def study_file(report: StudyReport) -> Path:

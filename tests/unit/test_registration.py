@@ -21,6 +21,7 @@ from fashion_vae.study.registration import (
     MEASURES,
     QUESTIONS,
     SETTINGS,
+    SUMMARY,
     ClaimResult,
     SettingRows,
     answer_text,
@@ -42,6 +43,7 @@ from fashion_vae.study.registration import (
     resampled_means,
     setting_rows,
     short_verdicts,
+    summary_text,
     untestable,
     verdict_of,
     verdict_table,
@@ -331,6 +333,17 @@ def test_answers_say_what_the_verdicts_say(results):
             name, _, answer = part.partition(": ")
             name = {"Fashion-MNIST": "F", "photographs": "P"}[name]
             assert answer.startswith(words[results[name, claim].verdict]), (question, part)
+
+
+@pytest.mark.parametrize("verdict", sorted(VERDICTS))
+def test_the_summary_says_each_verdict_in_other_words(results, verdict):
+    text = summary_text({key: replace(result, verdict=verdict) for key, result in results.items()})
+    assert [line[:5] for line in text.splitlines() if line] == ["**On "] * 2  # Fashion-MNIST and photographs
+    others = {summary_text({("F", c): replace(results["F", c], verdict=v) for c in SUMMARY}) for v in VERDICTS}
+    assert len(others) == len(VERDICTS)
+    assert text.count("not decided whether") == 2 * len(SUMMARY) * (verdict == "not decided")
+    assert text.count("equivalent within 1 point") == 2 * len(SUMMARY) * (verdict == "equivalent")
+    assert summary_text({}) == ""
 
 
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
