@@ -48,7 +48,7 @@ endif
 	python workflow/run_notebooks.py runs/studies/evidence \
 	  "{\"nbs/study/17_registration.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
 	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
-	@cat runs/report/evidence/answer.md runs/report/evidence/verdicts.md
+	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults
 search: .venv/installed
