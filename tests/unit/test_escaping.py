@@ -45,7 +45,7 @@ TABLES = {  # text -> its Markdown, names in it, lines of its tables
     "table_1": (lambda rows, scored: results.table_1(rows[0]), (*CLASSES, DATASET), (12, 16)),
     "table_2": (lambda rows, scored: results.table_2(scored, results.setting_text(rows[0])), (DATASET,), (20, 20)),
     "findings": (lambda rows, scored: results.findings(scored, DATASET), (DATASET,), (9,)),
-    "remedies": (lambda rows, scored: advice.advice_markdown(one_n_f(scored), DATASET), (DATASET,), (6, 12)),
+    "remedies": (lambda rows, scored: advice.advice_markdown(one_n_f(scored), DATASET), (DATASET,), (5, 13)),
     "against": (lambda rows, scored: comparison.against_table(scored, "vae50", DATASET), (DATASET,), (12,)),
 }
 
