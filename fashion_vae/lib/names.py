@@ -24,7 +24,7 @@ from .files import InputError, check_choice, read_regular, resolve_path
 from .training import Rng
 
 # %% ../../nbs/lib/names.ipynb #5359b4fd
-PROMPT = "a photo of a {name}"
+PROMPT = "a photo of {article} {name}"
 SYNONYMS = {  # name in a data set -> a form that fits the sentence
     "T-shirt/top": "t-shirt or top", "Trouser": "pair of trousers", "Longsleeve": "long-sleeved top",
     "Outwear": "coat or jacket", "Pants": "pair of pants", "Shoes": "pair of shoes", "Shorts": "pair of shorts",
@@ -35,11 +35,12 @@ STYLED = "{name} outfit"  # of the styles of FashionStyle14
 def sentence(name: str, is_style: bool = False) -> str:  # name as in a data set
     "What the encoder reads for a class."
     readable = SYNONYMS.get(name, name.lower().replace("-", " " if is_style else "-"))
-    return PROMPT.format(name=STYLED.format(name=readable) if is_style else readable)
+    readable = STYLED.format(name=readable) if is_style else readable
+    return PROMPT.format(article="an" if readable[0] in "aeiou" else "a", name=readable)
 
 # %% ../../nbs/lib/names.ipynb #493faeca
 NAMES_FILE = "names.npz"
-NAMES_SHA256 = "360805670031d2eb4230a2e0c783111656cca217f0b17ff8d938d835b4307009"
+NAMES_SHA256 = "7fefa965a1e7922bede2f9bbe93f3f1cf4e2c3560a2f97e672992d6735d08cb8"
 NAME_SETS = dict.fromkeys(EMBEDDED_SETS, "fashion-mnist") | {"clothing": "clothing", "fashionstyle14": "fashionstyle14"}
 
 

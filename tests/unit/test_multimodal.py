@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from importlib.resources import files
 from itertools import product
 from types import SimpleNamespace
 
@@ -609,9 +610,19 @@ def test_a_damaged_file_of_names_is_refused(monkeypatch):
         packaged_names("clothing")
 
 
+@pytest.mark.parametrize("collection", sorted(set(NAME_SETS.values())))
+def test_the_vectors_in_the_package_are_those_of_the_sentences(collection):
+    "The file keeps the sentence that was embedded beside each vector."
+    with np.load(files("fashion_vae") / names_module.NAMES_FILE, allow_pickle=False) as arrays:
+        names, read = (arrays[f"{collection}/{part}"].tolist() for part in ("names", "sentences"))
+    assert read == [sentence(name, collection == "fashionstyle14") for name in names]
+
+
 def test_sentences_are_readable():
     assert sentence("T-shirt/top") == "a photo of a t-shirt or top"
     assert sentence("Shirt") == "a photo of a shirt"
+    assert sentence("Ankle boot") == "a photo of an ankle boot"
+    assert sentence("ethnic", True) == "a photo of an ethnic outfit"
     assert sentence("kireime-casual", True) == "a photo of a kireime casual outfit"
 
 
