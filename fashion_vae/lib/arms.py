@@ -91,7 +91,7 @@ add_kind("crt", "classifier re-training {k}", family, "x", "#029e73", TABLE_K, (
          claimed=("main",), reference="Kang et al. 2020")  # fmt: skip
 family = "latents"
 add_kind("mu", "[x; μ] {k}, no noise", family, "[x; μ]", "#56b4e9", claimed=("main",), **both)
-add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=("main",),
+add_kind("z", "z alone {k}", family, "z", "#cc78bc", compared=True, claimed=("main", "gamma"),
          reference="Schönfeld et al. 2019", **study)  # fmt: skip
 add_kind("noise", "[x; μ + equal noise] {k}", family, "[x; μ]", **study)
 add_kind("vae50-s2", "VAE sampling ×50, noise × 2", family, "[x; z]", fixed_k=50, **single)
@@ -121,8 +121,7 @@ add_kind("cada-onehot", "aligned with one-hot codes {k}", family, "z′", **name
 add_kind("cada-random", "aligned with random vectors {k}", family, "z′", **named)
 add_kind("cada-noalign", "names, not aligned {k}", family, "z′", **named)
 add_kind("cada-images", "aligned, latents of images alone {k}", family, "z′", names_k=(50,))
-add_kind("cada-poe", "product of experts {k}", family, "z′", reference="Wu and Goodman 2018", **named)
-add_kind("cada-mix", "mixture of experts {k}", family, "z′", reference="Shi et al. 2019", **named)
+add_kind("cada-alone", "not aligned, latents of images alone {k}", family, "z′", names_k=(50,))
 add_kind("textinit", "head that starts at names ×50", family, "x", "#1b9e77", fixed_k=50, claimed=("main", "gamma"),
          min_images=0, names_k=ONE)  # fmt: skip
 family = "other losses"
