@@ -35,6 +35,7 @@ CONTROLS = {  # notebook that runs the arms of a study -> parameters of its runs
     "22_multimodal": (RunConfig, "names"),
     "23_zero_shot": (ZeroShotConfig, "names"),
 }
+VARIANTS = {"all": "sensitivity", "names": "names_sensitivity"}  # lists of 13_sensitivity -> name of their rows
 
 
 # The settings: what all runs share
@@ -133,6 +134,7 @@ def make_stages(
     protocol: str,
     arms: str = "all",  # of the controls
     controls: str = "10_controls",  # the notebook that runs them
+    variants: str = "all",  # of the sensitivity analysis
 ) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
@@ -149,9 +151,9 @@ def make_stages(
         ("controls", controls, {"arms": arms}),
         ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
         ("head_search", "12_search", {"arms": " ".join(searched)}),
-        ("sensitivity", "13_sensitivity", {"arms": "all"}),
+        ("sensitivity", "13_sensitivity", {"arms": variants}),
     ):
-        file = CONTROLS[notebook][1] if name == "controls" else name
+        file = {"controls": CONTROLS[controls][1], "sensitivity": VARIANTS[variants]}.get(name, name)
         files = (f"{file}.jsonl", f"{file}.run.json")
         stages.append(Stage(name, {f"nbs/study/{notebook}.ipynb": parameters}, files))
     return {stage.name: stage for stage in stages}
@@ -228,8 +230,10 @@ class Grid:
         arms = self.settings.pop("arms", "all")
         controls = check_choice("--config study", config.get("study", "10_controls"), CONTROLS)
         self.model = CONTROLS[controls][0]
-        self.stages = make_stages(self.config.protocol, arms, controls)
-        self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
+        variants = check_choice("--config variants", config.get("variants", "all"), VARIANTS)
+        self.stages = make_stages(self.config.protocol, arms, controls, variants)
+        asked = arms == "all" or variants != "all"
+        self.has_sensitivity = self.has_tables and not self.natural and asked
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:

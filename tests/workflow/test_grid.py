@@ -66,12 +66,26 @@ def test_a_study_of_its_own_has_its_own_notebook_rows_and_least_n_f(make_grid):
     assert stage.notebooks == {"nbs/study/22_multimodal.ipynb": {"arms": "z50 cada50"}}
     assert stage.files == ("names.jsonl", "names.run.json")  # beside the rows of 10_controls
     assert names.gathered()["studies.jsonl.gz"][0].endswith("/names.jsonl")
+    assert "sensitivity" not in names.studies
     zero = make_grid(study="23_zero_shot", arms="cadabal", n_f=[0])
     assert {run.n_f for run in zero.runs.values()} == {0} and all("-nf0-" in run for run in zero.runs)
     with pytest.raises(InputError, match="--config study = '22': allowed are"):
         make_grid(study="22")
     with pytest.raises(InputError, match="parameter n_f = 5: allowed is 0"):
         make_grid(study="23_zero_shot", n_f=[5])
+
+
+def test_the_sensitivity_of_the_joint_vae_has_rows_of_its_own(make_grid):
+    given = {"dataset": "fashion-mnist-registered", "n_f": [1, 10], "draws": [10, 11], "seeds": [2, 3]}
+    own = make_grid(study="22_multimodal", arms="z50 cada50", label="names", variants="names", **given)
+    stage = own.stages["sensitivity"]
+    assert stage.notebooks == {"nbs/study/13_sensitivity.ipynb": {"arms": "names"}}
+    assert stage.files == ("names_sensitivity.jsonl", "names_sensitivity.run.json")  # beside those of other grids
+    assert {(run.n_f, run.draw, run.seed) for run in own.studies["sensitivity"].values()} == {(10, 10, 2), (10, 11, 2)}
+    assert own.gathered()["sensitivity.jsonl.gz"][0].endswith("/names_sensitivity.jsonl")
+    assert make_grid().stages["sensitivity"].files == ("sensitivity.jsonl", "sensitivity.run.json")
+    with pytest.raises(InputError, match="--config variants = 'cada': allowed are"):
+        make_grid(variants="cada")
 
 
 def test_other_features_have_the_studies_alone(make_grid):
