@@ -1,9 +1,10 @@
 "The joint VAE against closed forms and a reference in numpy; the arms with class names; wrong tables of names."
 
+import hashlib
 import warnings
 from dataclasses import replace
 from importlib.resources import files
-from itertools import product
+from itertools import combinations, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ from fashion_vae.lib.arms import BUILDERS, name_arms, parse_arm, study_arms
 from fashion_vae.lib.config import EMBEDDED_SETS, RunConfig, ZeroShotConfig, read_parameters
 from fashion_vae.lib.defaults import HEAD, VaeConfig
 from fashion_vae.lib.files import InputError, sealed
-from fashion_vae.lib.heads import init_heads
+from fashion_vae.lib.heads import FittedHead, init_heads
 from fashion_vae.lib.listing import STYLES
 from fashion_vae.lib.metrics import best_gammas, metrics_table, validation_metrics
 from fashion_vae.lib.names import NAME_SETS, class_vectors, control_vectors, packaged_names, sentence
@@ -32,6 +33,7 @@ from fashion_vae.lib.training import Rng, init_module
 from fashion_vae.pipeline import arm_row, feature_set
 from fashion_vae.results import read_rows
 from fashion_vae.study import label_noise, multimodal, zero_shot
+from fashion_vae.study.comparison import sensitivity_table
 from fashion_vae.study.controls import requested_arms
 from fashion_vae.study.multimodal import (
     JOINT_ARMS,
@@ -57,10 +59,13 @@ from fashion_vae.study.name_claims import (
     NAME_SETTINGS,
     corrected_names,
     evaluate_name_claims,
+    made_up_setting,
     name_claims,
+    name_image_table,
     name_verdicts,
 )
 from fashion_vae.study.registration import MEASURES, SettingRows, claim_differences
+from fashion_vae.study.sensitivity import all_variants, joint_variants, variant_row
 from fashion_vae.study.statistics import paired_tests
 
 VECTORS = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.1], [0.5, 0.5, 0.9]])
@@ -114,6 +119,10 @@ class Reference:
         return q[0] + np.sqrt(q[1]) * self.noise[number]
 
     def aligned(self, beta, cross, distance) -> float:
+        """As we read the paper, it sums over both orders of the two sides, which counts the distance twice.
+
+        Its code counts the distance once, and the weight 8.13 is the code's; so it is here.
+        """
         qx, qa = self.q("image"), self.q("name")
         zx, za = self.sample(qx, 0), self.sample(qa, 1)
         bounds = self.error("image", zx) + self.error("name", za) + beta * (self.kl(*qx) + self.kl(*qa))
@@ -143,17 +152,17 @@ REFERENCES = {"aligned": "aligned", "product": "product_loss", "mixture": "mixtu
 
 
 @pytest.mark.parametrize("joint", REFERENCES)
-@pytest.mark.parametrize("epoch", [1, 15, 60, 100])
-def test_the_loss_is_that_of_the_papers_equations(joint, epoch):
+@pytest.mark.parametrize("weights", [(1, 2, 3), (0.04, 0, 4), (0.25, 2.37, 8.13)])
+def test_the_loss_is_that_of_the_papers_equations(joint, weights):
     vae, (x, a) = toy_joint(joint), toy_pair()
-    weights = weights_at(epoch, JointConfig())
+    weights = dict(zip(("beta", "cross", "distance"), weights, strict=True))
     ours = joint_loss(vae, x, a, weights, Rng((3,))("z"))["loss"].item()
     theirs = getattr(Reference(vae, x.numpy(), a.numpy(), 3), REFERENCES[joint])(*weights.values())
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_the_loss_at_the_published_weights():
-    "0.25, 2.37 and 8.13 are the last weights of CADA-VAE."
+def test_the_loss_at_the_last_weights_of_the_published_code():
+    "0.25, 2.37 and 8.13 in CADA-VAE's code."
     vae, (x, a) = toy_joint(), toy_pair()
     ours = joint_loss(vae, x, a, weights_at(100, JointConfig()), Rng((3,))("z"))["loss"].item()
     assert ours == pytest.approx(Reference(vae, x.numpy(), a.numpy(), 3).aligned(0.25, 2.37, 8.13), abs=1e-4)
@@ -162,7 +171,7 @@ def test_the_loss_at_the_published_weights():
 
 @pytest.mark.parametrize(
     "epoch,expected",
-    [  # epoch from 1; by CADA-VAE's count it is one less
+    [  # epoch from 1; by the count of CADA-VAE's code it is one less
         (1, (0, 0, 0)),
         (7, (0.25 * 6 / 93, 0, 0)),
         (8, (0.25 * 7 / 93, 0, 8.13 / 16)),
@@ -207,7 +216,7 @@ def test_a_product_of_experts_is_the_normalised_product_of_densities():
     assert (mu, np.exp(logvar)) == pytest.approx((mean, variance), abs=1e-5)
 
 
-def test_the_ratio_of_a_mixture_has_its_kl_as_mean():
+def test_the_ratio_of_a_mixture_is_the_log_ratio_of_densities():
     p, q = ((torch.tensor([[m]]), 2 * torch.tensor([[s]]).log()) for m, s in ((1.0, 0.5), (-2.0, 0.8)))
 
     def ratio(z: float) -> float:
@@ -239,6 +248,27 @@ def test_alignment_brings_names_to_the_images_of_their_class():
 
     early = {"cross_from": 0, "cross_to": 1, "distance_from": 0, "distance_to": 1}
     assert distance(JointConfig(**early)) < 0.75 * distance(JointConfig(**early | {"cross": 0.0, "distance": 0.0}))
+
+
+def test_each_epoch_is_trained_with_the_weights_of_its_warm_up():
+    ends = {"beta_to": 2, "cross_from": 0, "cross_to": 2, "distance_from": 1, "distance_to": 3}
+    history = trained(VECTORS, JointConfig(**ends), epochs=5)[2]
+    expected = {"beta": [0, 0.125, 0.25, 0.25, 0.25], "cross": [0, 1.185, 2.37, 2.37, 2.37]}
+    expected["distance"] = [0, 0, 4.065, 8.13, 8.13]
+    terms = {"beta": "kl", "cross": "cross", "distance": "distance"}
+    for name, values in expected.items():
+        assert [epoch[f"weight_{name}"] for epoch in history] == pytest.approx(values, rel=1e-5)
+    for i, epoch in enumerate(history):  # the weights are constant in an epoch, so they weigh its mean terms
+        for phase in ("", "val_"):
+            weighted = sum(expected[name][i] * epoch[f"{phase}{term}"] for name, term in terms.items())
+            assert epoch[f"{phase}loss"] == pytest.approx(epoch[f"{phase}recon"] + weighted, rel=1e-4)
+
+
+def test_names_of_length_one_are_not_standardised():
+    unit = torch.nn.functional.normalize(VECTORS, dim=1)
+    config = JointConfig(unit_names=True)
+    scaled = {c.unit_names: trained(unit, c, epochs=1)[1].name.scale(unit) for c in (config, JointConfig())}
+    assert torch.equal(scaled[True], unit) and torch.allclose(scaled[False].std(0), torch.ones(3), atol=1e-4)
 
 
 def test_one_seed_gives_one_joint_vae():
@@ -313,17 +343,99 @@ def test_the_search_is_that_of_every_head(arm, tmp_path, photographs, quick, own
         assert fitted.weight.shape == (3, run.vae.latents)
 
 
-def test_arms_isolate_what_they_say(tmp_path, photographs, quick, own_names):
+@pytest.fixture
+def stages(monkeypatch, with_vectors):
+    "What joint VAEs are trained on: vectors and configuration. Nothing is trained."
+    trained_on, features = [], phased_features(rare=8)
+
+    def stage(run, features, vectors, config):
+        trained_on.append((vectors, config))
+        posteriors = features.mu | {"names": torch.zeros(3, 2)}
+        return {f"{name}.{p}": v.numpy() for p, v in posteriors.items() for name in ("mu", "logvar")}, {}
+
+    monkeypatch.setattr(multimodal, "joint_stage", stage)
+
+    def train(kind: str, **changed):
+        about = multimodal.joint_features(with_vectors, features, kind, **changed)[2]
+        vectors, config = trained_on[-1]
+        assert about["JointConfig"] == config.model_dump()  # a row says what was trained
+        assert about["vectors_sha256"] == hashlib.sha256(vectors.numpy().tobytes()).hexdigest()
+        return vectors, config
+
+    return train
+
+
+def test_arms_isolate_what_they_say(stages):
+    trained_on = {kind: stages(kind) for kind in JOINT_ARMS}
+    without = {"cada-noalign", "cada-alone"}
+    assert {kind for kind, (_, config) in trained_on.items() if config != JointConfig()} == without
+    assert all(trained_on[kind][1] == JointConfig(cross=0.0, distance=0.0) for kind in without)
+    named = {kind for kind, (vectors, _) in trained_on.items() if torch.equal(vectors, VECTORS)}
+    assert named == {"cada", "cada-noalign", "cada-images", "cada-alone"}
+    others = [trained_on[kind][0].tolist() for kind in JOINT_ARMS if kind not in named]
+    assert len(others) == 3 and all(a != b for a, b in combinations(others, 2))
+
+
+def test_a_changed_field_reaches_the_joint_vae(stages):
+    assert stages("cada", joint="product")[1] == JointConfig(joint="product")
+    vectors, config = stages("cada", unit_names=True)
+    assert config.unit_names and torch.allclose(vectors.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("kind", JOINT_ARMS)
+def test_which_arms_give_latents_of_names_to_their_classifier(kind, with_vectors, monkeypatch):
+    features, taken = phased_features(rare=8), []
+    names, fitted = (torch.zeros(3, 2), torch.zeros(3, 2)), FittedHead(VECTORS, VECTORS[0], {}, [], [], 0)
+    monkeypatch.setattr(multimodal, "joint_features", lambda run, features, kind, **changed: (features, names, {}))
+    monkeypatch.setattr(multimodal, "train_heads", lambda features, data, head: taken.append(data) or fitted)
+    BUILDERS[kind](with_vectors, features, parse_arm(f"{kind}50"))
+    n, positions = len(features.y["train"]), taken[0].epoch_indices
+    from_names = (positions >= n).sum().item()
+    assert from_names == (0 if kind in ("cada-images", "cada-alone") else 25 * 8)
+    assert len(positions) == len(features.repeated(50))
+    if not from_names:
+        assert torch.equal(positions, features.repeated(50))
+
+
+def test_arms_without_alignment_share_one_joint_vae(tmp_path, photographs, quick, own_names):
     run = small_run(photographs, tmp_path, names=str(own_names))
     features = feature_set(run)
-    about = {kind: multimodal.joint_features(run, features, kind)[2] for kind in JOINT_ARMS}
-    digest = {kind: a["vectors_sha256"] for kind, a in about.items()}
-    same = {"cada", "cada-noalign", "cada-images", "cada-poe", "cada-mix"}
-    assert {kind for kind in digest if digest[kind] == digest["cada"]} == same
-    assert len(set(digest.values())) == 4
-    assert about["cada-noalign"]["JointConfig"] == about["cada"]["JointConfig"] | {"cross": 0.0, "distance": 0.0}
-    for kind in ("cada-permuted", "cada-onehot", "cada-random", "cada-images"):
-        assert about[kind]["JointConfig"] == about["cada"]["JointConfig"]
+    for kind in ("cada-noalign", "cada-alone"):
+        multimodal.joint_features(run, features, kind)
+    assert len(list(tmp_path.rglob("joint-*.safetensors"))) == 1
+
+
+def test_the_stage_of_a_product_keeps_the_posteriors_with_the_prior(tmp_path, photographs, quick):
+    "They are narrower than the prior in every latent; what an encoder gives need not be."
+    run = small_run(photographs, tmp_path)
+    features = feature_set(run)
+    for joint, narrower in (("product", True), ("aligned", False)):
+        arrays = joint_stage(run, features, VECTORS, JointConfig(joint=joint))[0]
+        logvar = np.concatenate([arrays[f"logvar.{p}"] for p in ("train", "val", "test", "names")])
+        assert (logvar < 0).all() == narrower
+
+
+def test_the_sensitivity_table_changes_what_its_rows_say(tmp_path, photographs, quick, own_names):
+    run = small_run(photographs, tmp_path, names=str(own_names))
+    variants, default = {v.name: v for v in joint_variants()}, JointConfig()
+    changes = {
+        "as it is (cada50)": {},
+        "joint VAE: product of experts (cada50)": {"joint": "product"},
+        "joint VAE: mixture of experts (cada50)": {"joint": "mixture"},
+        "names: of length 1 and not standardised (cada50)": {"unit_names": True},
+        "β and δ: × 10 (cada50)": {"beta": 2.5, "distance": pytest.approx(81.3)},
+        "δ: × 2 (cada50)": {"distance": 16.26},
+    }
+    rows = {name: variant_row(run, variant) for name, variant in variants.items()}
+    assert {name: row["arm"] for name, row in rows.items()} == {name: name for name in changes}
+    for name, row in rows.items():
+        assert row["config"]["JointConfig"] == default.model_dump() | changes[name] and row["config"]["k"] == 50
+    arm = arm_row(run, feature_set(run), "cada50")[0]
+    assert rows["as it is (cada50)"]["confusion"] == arm["confusion"]
+    assert not {*variants} & {v.name for v in all_variants(run)}  # other grids have no vectors
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(map(sealed, rows.values())))
+    table = sensitivity_table(metrics_table(read_rows(tmp_path / "rows.jsonl")), "_gamma")
+    assert "aligned with names ×50" in table and len(table.splitlines()) >= 2 + 5
 
 
 def test_the_joint_stage_is_kept_and_depends_on_the_vectors(tmp_path, photographs, quick, monkeypatch):
@@ -434,7 +546,7 @@ def zero_shot_run(photographs, folder, **more) -> zero_shot.Run:
 
 
 def test_a_run_without_rare_images(tmp_path, photographs, quick, own_names):
-    run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms="cadabal ridge-proto textinit cada-poebal")
+    run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms="cadabal ridge-proto textinit cada-noalignbal")
     rare = run.split.minority[0]
     one = small_run(photographs, tmp_path, n_f=1)
     for phase in ("train", "val"):
@@ -457,7 +569,7 @@ def test_a_run_without_rare_images(tmp_path, photographs, quick, own_names):
 
 
 def test_an_arm_that_needs_rare_images_is_refused_without_them(tmp_path, photographs, own_names):
-    for arm in ("z50", "crt50", "smote50", "cada-images50"):
+    for arm in ("z50", "crt50", "smote50", "cada-images50", "cada-alone50"):
         run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms=f"cadabal {arm}")
         with pytest.raises(InputError, match=f"'{arm}' needs images of rare classes; allowed are .*cada"):
             zero_shot.zero_shot_arms(run)
@@ -520,13 +632,43 @@ def test_a_primary_claim_without_rows_makes_no_other_easier():
     assert "textinit" in name_verdicts({by: evaluate_name_claims(alone, by) for by in MEASURES}, alone)
 
 
-def test_the_claims_are_those_of_the_issue():
-    sides = {n: (c.a, c.b, c.ending, c.n_f, c.parts) for n, c in NAME_CLAIMS.items() if c.primary}
-    assert sides == {
-        "M1": ("cada{k}", "z{k}", "_gamma", (1, 2, 5, 10), "mean"),
-        "M2": ("cada{k}", "cada-permuted{k}", "", (1, 2, 5, 10), "mean"),
-        "M3": ("cada{k}", "textinit", "", (1, 2, 5, 10), "mean"),
-    }
+def test_the_primary_claims_have_gamma_and_are_repeated_as_trained():
+    assert [name for name, claim in NAME_CLAIMS.items() if claim.primary] == ["M1", "M2", "M3"]
+    for number in (1, 2, 3):
+        primary, other = NAME_CLAIMS[f"M{number}"], NAME_CLAIMS[f"M{number + 3}"]
+        assert (primary.ending, primary.parts, primary.n_f) == ("_gamma", "mean", (1, 2, 5, 10))
+        assert replace(primary, text=other.text, ending="", primary=False) == other
+    assert {name for name, claim in NAME_CLAIMS.items() if not claim.ending} == {"M4", "M5", "M6"}
+
+
+def test_a_chain_of_claims_leads_from_z_to_cada():
+    steps = [(NAME_CLAIMS[name].b, NAME_CLAIMS[name].a) for name in ("M12", "M11", "M10")]
+    assert steps == [("z{k}", "cada-alone{k}"), ("cada-alone{k}", "cada-images{k}"), ("cada-images{k}", "cada{k}")]
+    given = made_up({"z50": -1.0, "cada50": 2.0})["F"]
+    whole, *parts = (claim_differences(NAME_CLAIMS[name], given, "acc_h")[5] for name in ("M1", "M10", "M11", "M12"))
+    assert np.allclose(sum(parts), whole)
+
+
+def test_without_rare_images_claims_are_as_trained():
+    for name in ("F-zero", "P-zero"):
+        claims = name_claims(NAME_SETTINGS[name])
+        assert {*NAME_CLAIMS} - {*claims} == {"M4", "M5", "M6"}
+        assert not any(claim.ending or claim.primary for claim in claims.values())
+
+
+def test_arms_keep_the_answers_that_their_primary_claims_compare():
+    for claim in (claim for claim in NAME_CLAIMS.values() if claim.primary):
+        for arm in (arm for side in claim.arms(NAME_SETTINGS["F"]) for arm in side):
+            assert {"main", "gamma"} <= {*parse_arm(arm).kind.claimed}, arm
+
+
+def test_the_primary_claims_have_intervals_over_test_images():
+    given = {"F": made_up_setting("F")}
+    lines = name_image_table(given["F"], evaluate_name_claims(given)).splitlines()[2:]
+    assert [line.split(":")[0].strip("| ") for line in lines] == ["M1", "M2", "M3"]
+
+
+def test_arms_of_claims_can_be_read():
     for setting in NAME_SETTINGS.values():
         for claim in name_claims(setting).values():
             for arm in (arm for side in claim.arms(setting) for arm in side):
@@ -543,8 +685,10 @@ def test_the_runs_have_the_arms_of_the_claims(root):
         assert tuple(config["n_f"]) == setting.n_f and setting.dataset.endswith(config["label"])
         needed = {a for c in name_claims(setting).values() for side in c.arms(setting) for a in side}
         lacking[name] = needed - set(config["arms"].split())
+        assert config.get("variants", "all") == ("names" if name == "F" else "all")  # the sensitivity table
     assert not lacking["F"] and not lacking["P"]
-    assert lacking["F-zero"] == lacking["P-zero"] == {"zbal", "crtbal", "cada-imagesbal"}  # they need images
+    need_images = {"zbal", "crtbal", "cada-imagesbal", "cada-alonebal"}
+    assert lacking["F-zero"] == lacking["P-zero"] == need_images
 
 
 # wrong labels
@@ -566,8 +710,19 @@ def test_wrong_labels_stay_in_their_group_and_leave_other_phases(tmp_path, photo
         assert np.array_equal(np.isin(fifth, (1, 3)), np.isin(y, (1, 3)))
     nearest = label_noise.flipped_labels(y, 0.2, "nearest", others, Rng((0,)))
     assert {*nearest[(nearest != y) & (y == 0)]} == {others[0][0]}
+    nothing = label_noise.noisy_run(SimpleNamespace(), 0.0, label_noise.TRUE)  # the run itself
+    assert nothing == SimpleNamespace()
     with pytest.raises(InputError, match="there is one rare class"):
         label_noise.other_classes(vectors, (1,))
+
+
+def test_what_an_arm_loses_is_less_the_same_true_labels():
+    pairs = [("nearest", 0.1), ("random", 0.2), (label_noise.TRUE, 0.0)]
+    index = pd.MultiIndex.from_tuples(pairs, names=["way", "wrong"])
+    table = pd.DataFrame({"crt50": [50.0, 40.0, 60.0], "cada50": [45.0, 44.0, 50.0]}, index)
+    losses = label_noise.noise_losses(table)
+    assert losses.loc["nearest", 0.1].tolist() == [-10, -5] and losses.loc["random", 0.2].tolist() == [-20, -6]
+    assert len(losses) == 2
 
 
 # the list of arms
