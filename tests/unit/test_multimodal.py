@@ -264,6 +264,14 @@ def test_each_epoch_is_trained_with_the_weights_of_its_warm_up():
             assert epoch[f"{phase}loss"] == pytest.approx(epoch[f"{phase}recon"] + weighted, rel=1e-4)
 
 
+def test_without_alignment_names_have_no_influence_on_the_image_side():
+    def weights(**changed) -> list[torch.Tensor]:
+        trained_on = [trained(vectors, JointConfig(**changed), epochs=30)[1] for vectors in (VECTORS, VECTORS.flip(0))]
+        return [joint.image.encoder[0].weight for joint in trained_on]
+
+    assert torch.equal(*weights(cross=0.0, distance=0.0)) and not torch.equal(*weights())
+
+
 def test_names_of_length_one_are_not_standardised():
     unit = torch.nn.functional.normalize(VECTORS, dim=1)
     config = JointConfig(unit_names=True)
@@ -546,7 +554,7 @@ def zero_shot_run(photographs, folder, **more) -> zero_shot.Run:
 
 
 def test_a_run_without_rare_images(tmp_path, photographs, quick, own_names):
-    run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms="cadabal ridge-proto textinit cada-noalignbal")
+    run = zero_shot_run(photographs, tmp_path, names=str(own_names), arms="cadabal ridge-proto textinit cada-randombal")
     rare = run.split.minority[0]
     one = small_run(photographs, tmp_path, n_f=1)
     for phase in ("train", "val"):
