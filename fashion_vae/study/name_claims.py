@@ -65,8 +65,8 @@ NAME_CLAIMS = {
     "M8": Claim("names > random vectors", "cada{k}", "cada-random{k}", **GAMMA),
     "M9": Claim("aligned > not aligned", "cada{k}", "cada-noalign{k}", **GAMMA),
     "M10": Claim("latents of names > latents of images alone", "cada{k}", "cada-images{k}", **GAMMA),
-    "M11": Claim("aligned > not aligned, both latents of images alone", "cada-images{k}", "cada-alone{k}", **GAMMA),
-    "M12": Claim("loss of the joint VAE > loss of stage 2, both without names", "cada-alone{k}", "z{k}", **GAMMA),
+    "M11": Claim("aligned > not aligned, latents of images alone", "cada-images{k}", "cada-alone{k}", **GAMMA),
+    "M12": Claim("loss of the joint VAE > loss of stage 2", "cada-alone{k}", "z{k}", **GAMMA),
     "M13": Claim("head that starts at names > classifier re-training", "textinit", "crt{k}", **GAMMA),
     "M14": Claim("aligned with names > ridge regression from names", "cada{k}", "ridge-proto", **GAMMA),
 }
