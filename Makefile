@@ -51,7 +51,7 @@ endif
 	python workflow/run_notebooks.py runs/studies/names \
 	  '{"nbs/study/24_names.ipynb": {"rows": "$(ROWS)", "out": "runs/report"}}' \
 	  > runs/studies/names.log 2>&1 || { python workflow/why.py $$? runs/studies/names.log; exit 1; }
-	@cat runs/report/evidence/answer.md runs/report/evidence/verdicts.md
+	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults
 search: .venv/installed

@@ -131,8 +131,9 @@ def table_2(scored: pd.DataFrame, setting: str) -> str:  # Markdown
         lines = []
         for part in (paper, added):
             for arm, end in part:
-                values = scored[scored["arm"] == arm.name].groupby("n_f")[measure + end]
-                cells = [table_2_cell(values.get_group(n), arm, n, column, part is paper) for n in n_fs]
+                own = scored[scored["arm"] == arm.name]
+                values = [own.loc[own["n_f"] == n, measure + end] for n in n_fs]
+                cells = [table_2_cell(v, arm, n, column, part is paper) for n, v in zip(n_fs, values, strict=True)]
                 lines.append([arm.label, f"`{arm.name}`", CHOSEN_BY[end] * (not arm.kind.fine_tuned), *cells])
             lines += [["*not the paper's setting:*", *[""] * (2 + len(n_fs))]] * (part is paper)
         names = [measure, "code", "chosen by", *map(n_f_label, n_fs)]

@@ -46,7 +46,7 @@ def markdown_table(frame: pd.DataFrame, left: int = 1) -> str:  # left: columns 
 
 def format_ci(mean: float, low: float, high: float) -> str:  # e.g. +1.2 [-0.3, +2.7]
     "A mean with an interval; without one if its ends are not numbers."
-    mean, low, high = (round(v, 1) + 0.0 for v in (mean, low, high))  # no -0.0
+    mean, low, high = (round(v, 9) + 0.0 for v in (mean, low, high))  # zero is +0.0, and what lies below it is -0.0
     return f"{mean:+.1f}" + ("" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
 
 # %% ../../nbs/lib/report.ipynb #8bf56526

@@ -130,7 +130,7 @@ def dots_caption(arms: list[Arm]) -> str:
     "The sentence of a caption that says what the dots are."
     text = "Open dots: as trained; filled dots: with γ subtracted from the logits of the common classes."
     if any(arm.kind.tuned == "acc_h" for arm in arms):
-        text += " A tuned arm has no filled dot: its hyper-parameters were searched for acc_h as trained."
+        text += " A method tuned for acc_h as trained has no filled dot, and one with a γ of its own has no open dot."
     return text
 
 # %% ../../nbs/study/16_comparison.ipynb #6b761fe6

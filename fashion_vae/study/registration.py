@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALL_N_F', 'NATURAL', 'SETTINGS', 'PAPER', 'CLAIMS', 'BEST_HEAD', 'MADE_UP_EFFECTS', 'ABSENT', 'MEASURES', 'Key',
-           'LEGEND', 'Means', 'WITHIN', 'NO', 'QUESTIONS', 'CHANGES', 'RegistrationReport', 'Setting', 'Claim',
-           'claims_of', 'SettingRows', 'setting_rows', 'read_settings', 'made_up_arms', 'made_up_setting',
-           'settings_at_hand', 'n_f_of', 'untestable', 'missing', 'left_out', 'claim_parts', 'claim_differences',
-           'weakest_part', 'combined_p', 'ClaimResult', 'verdict_of', 'all_parts', 'corrected', 'evaluate_claims',
-           'family_error', 'p_text', 'claim_order', 'claim_line', 'verdict_table', 'short_cell', 'short_verdicts',
-           'resampled_means', 'image_interval', 'image_table', 'one_answer', 'change_text', 'answer_text']
+           'LEGEND', 'Means', 'WITHIN', 'QUESTIONS', 'ANSWERS', 'CHANGES', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY',
+           'RegistrationReport', 'Setting', 'Claim', 'claims_of', 'SettingRows', 'setting_rows', 'read_settings',
+           'made_up_arms', 'made_up_setting', 'settings_at_hand', 'n_f_of', 'untestable', 'missing', 'left_out',
+           'claim_parts', 'claim_differences', 'weakest_part', 'combined_p', 'ClaimResult', 'verdict_of', 'all_parts',
+           'corrected', 'evaluate_claims', 'family_error', 'p_text', 'claim_order', 'claim_line', 'verdict_table',
+           'short_cell', 'short_verdicts', 'resampled_means', 'image_interval', 'image_table', 'one_answer',
+           'change_text', 'at_each_n_f', 'answer_table', 'changes_text', 'summary_text']
 
 # %% ../../nbs/study/17_registration.ipynb #6be66c7e
 import re
@@ -46,7 +47,7 @@ from fashion_vae.study.statistics import (
 class RegistrationReport(BaseConfig):
     "Parameters of 17_registration."
 
-    rows: str = Field("made-up", description="made-up, or a folder with <dataset>/studies.jsonl.gz")
+    rows: str = Field("results", description="a folder with <dataset>/studies.jsonl.gz, or made-up")
     out: str = Field("runs/notebooks", description="a folder that can be written")
 
 # %% ../../nbs/study/17_registration.ipynb #ca51f143
@@ -98,15 +99,15 @@ class Claim:
 PAPER = {"a": "vae{k}", "b": "os{k}", "ending": "_acc"}
 CLAIMS = {
     "C1": Claim("VAE sampling > oversampling", n_f=(10, 30, 50), parts="each", primary=True, **PAPER),
-    "C2": Claim("that gain is largest at n_f = 10 and 30", parts="peak", **PAPER),
-    "C3": Claim("the same in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
+    "C2": Claim("the gain of C1 is largest at n_f = 10 and 30", parts="peak", **PAPER),
+    "C3": Claim("C1 in accuracy", n_f=(10, 30, 50), parts="each", measure="acc", primary=True, **PAPER),
     "C4": Claim("VAE sampling > classifier re-training", "vae{k}", "crt{k}", primary=True),
     "C5": Claim("VAE sampling > [x; μ], no noise", "vae{k}", "mu{k}", primary=True),
     "C6": Claim("VAE sampling > logit-adjusted loss", "vae{one}", "la"),
     "C7": Claim("z alone > VAE sampling", "z{k}", "vae{k}"),
     "C8": Claim("z alone > 128 principal components", "z50", "pca128"),
     "C9": Claim("VAE sampling > augmented views", "vae{one}", "aug{one}"),
-    "C10": Claim("best head > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
+    "C10": Claim("best classifier > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
     "C11": Claim("tuned oversampling with augmentation > VAE sampling", "os-aug{one}", "vae{one}"),
     "C12": Claim("VAE sampling > tuned oversampling", "vae{k}", "os-tuned{k}"),
 }
@@ -378,13 +379,15 @@ def claim_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]]) -> dict[
 # %% ../../nbs/study/17_registration.ipynb #60d927bb
 LEGEND = f"""\
 Differences in points, with 95 % intervals over draws, which are not corrected for the number of claims. A claim that
-must hold at each n_f is shown at its weakest one. p: paired t test, in F and P corrected by Holm's method for primary
-claims, and approximately corrected for overlap where splits overlap (P, N). Wilcoxon: not corrected for either; with
-five draws it cannot be below 0.06. Equivalence: the larger p of two one-sided tests against ±{MARGIN:g} point, not
+must hold at each n_f is shown at the n_f where it is least certain. p: paired t test, in F and P corrected by Holm's
+method for primary claims, and approximately corrected for overlap where splits overlap (P, N). Wilcoxon: not
+corrected for either; with five draws it cannot be below 0.06. Equivalence: the larger p of two one-sided tests
+against ±{MARGIN:g} point, not
 corrected. Verdict: by pooled acc_h (C3: accuracy); beside it the verdicts by class-mean acc_h and mean recall.
 Detectable: where nothing was decided, the true difference in points that the uncorrected test would find in 80 % of
-such experiments. The draws of F share the images of common classes and one test set, so their intervals do not cover
-the choice of these images.
+such experiments. On Fashion-MNIST all classes have equally many test images, so class-mean acc_h equals pooled acc_h,
+and mean recall equals accuracy. The draws of F share the images of common classes and one test set, so their intervals
+do not cover the choice of these images.
 """
 
 # %% ../../nbs/study/17_registration.ipynb #381978bc
@@ -458,30 +461,25 @@ def image_table(given: SettingRows, results: dict[Key, ClaimResult], name: str =
 
 # %% ../../nbs/study/17_registration.ipynb #f7483874
 WITHIN = f"equivalent within {MARGIN:g} point"
-NO = f"no, both are {WITHIN}"
-QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equivalent
-    "Does VAE sampling beat oversampling in the paper's setting?": (
-        "C1", "yes, at n_f = 10, 30 and 50", "no, oversampling is better for at least one n_f", NO),
-    "And if oversampling has its own learning rate and weight decay?": (
-        "C12", "yes", "no, oversampling is better", NO),
-    "Does the VAE beat a retrained head?": ("C4", "yes", "no, the retrained head is better", NO),
-    "Does its noise matter?": ("C5", "yes, it helps", "yes, it harms", f"no, both are {WITHIN}"),
-    "Do augmented images do the same as sampled z?": (
-        "C9", "no, sampled z is better", "no, augmented images are better", f"yes, both are {WITHIN}"),
-    "Is z better than PCA?": ("C8", "yes", "no, PCA is better", NO),
-    "Is everything balance, that is, does γ make ERM as good as the best head?": (
-        "C10", "no, with γ for both the head is better", "no, with γ for both ERM is better",
-        f"yes, with γ both are {WITHIN}"),
-}  # fmt: skip
+QUESTIONS = {  # does a beat b? -> the claim that a > b
+    "VAE sampling beat oversampling, with the paper's procedure?": "C1",
+    "VAE sampling beat tuned oversampling?": "C12",
+    "VAE sampling beat a linear classifier retrained without a VAE?": "C4",
+    "sampled z beat its mean μ, that is, does the noise help?": "C5",
+    "sampled z beat augmented images?": "C9",
+    "z alone beat x and z together?": "C7",
+    "z alone beat 128 principal components of x?": "C8",
+    "tuned oversampling with augmentation beat VAE sampling?": "C11",
+    "the best classifier of the search beat plain fine-tuning, with γ for both?": "C10",
+}
+ANSWERS = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": "no, equivalent"}
 
 
-def one_answer(result: ClaimResult, answers: tuple[str, ...]) -> str:  # answers: as in QUESTIONS
-    "An answer in words, with its difference."
-    tests, by_verdict = result.tests, dict(zip(("supported", "contradicted", "equivalent"), answers, strict=True))
-    undecided = f"not decided, a true difference of {tests.detectable:.1f} would probably show"
-    words = by_verdict.get(result.verdict, undecided)
-    weakest = f"weakest at {result.part}: " if result.claim.parts == "each" else ""
-    return f"{words} ({weakest}{format_ci(tests.mean, *tests.interval)})"
+def one_answer(result: ClaimResult) -> str:  # a cell
+    "An answer with its difference."
+    weakest = f" at {result.part}, the least certain" if result.claim.parts == "each" else ""
+    difference = format_ci(result.tests.mean, *result.tests.interval)
+    return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
 # %% ../../nbs/study/17_registration.ipynb #be491850
 CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imbalance": "N",
@@ -489,26 +487,79 @@ CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imb
 
 
 def change_text(results: dict[Key, ClaimResult], name: str) -> str:
-    "Which verdicts of a setting differ from those of F."
+    "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
-    if not claims:
-        return "there are no rows to compare."
-    changed = []
+    same, changed = [], []
     for claim in claims:
         here, there = results[name, claim], results["F", claim]
-        if here.verdict != there.verdict:
-            difference = format_ci(here.tests.mean, *here.tests.interval)
+        difference = format_ci(here.tests.mean, *here.tests.interval)
+        if here.verdict == there.verdict:
+            same.append(f"“{here.claim.text}” ({here.verdict}, {difference})")
+        else:
             changed.append(f"“{here.claim.text}” is {here.verdict} ({difference}) instead of {there.verdict}")
-    same = f"{len(claims) - len(changed)} of {len(claims)} claims have the same verdict as on {SETTINGS['F'].words}"
-    return f"{'; '.join([same, *changed])}."
+    sentences = [f"The verdict stays for {', '.join(same)}."] * bool(same)
+    return " ".join([*sentences, *[f"It changes: {'; '.join(changed)}."] * bool(changed)])
 
 # %% ../../nbs/study/17_registration.ipynb #4b62e815
-def answer_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
-    "The questions and their answers, a line each."
-    lines = []
-    for question, (claim, *answers) in QUESTIONS.items():
-        found = {name: results[name, claim] for name, s in SETTINGS.items() if s.primary and (name, claim) in results}
-        text = "; ".join(f"{SETTINGS[name].words}: {one_answer(r, answers)}" for name, r in found.items())
-        lines.append(f"- **{question}** {text or 'There are no rows'}.\n")
-    lines += [f"- **Do verdicts change {words}?** {change_text(results, name)}\n" for words, name in CHANGES.items()]
+def at_each_n_f(claim: Claim, given: SettingRows) -> str:  # e.g. +2.0, +0.4
+    "The mean difference of a claim at every n_f of a setting."
+    every = claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
+    return ", ".join(f"{values.mean():+.1f}" for values in every.values())
+
+
+def answer_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown
+    "The questions and their answers, a line each, with two columns for each primary setting that has rows."
+    given, lines = {name: rows for name, rows in settings.items() if rows.setting.primary}, []
+    for question, claim in QUESTIONS.items():
+        line = [question]
+        for name, rows in given.items():
+            result = results.get((name, claim))
+            line += [one_answer(result), at_each_n_f(result.claim, rows)] if result else ["–", ""]
+        lines.append(line)
+    columns = ["Does …"]
+    for rows in given.values():
+        columns += [rows.setting.words, f"at n_f = {', '.join(map(str, rows.setting.n_f))}"]
+    return markdown_table(pd.DataFrame(lines, columns=columns), len(columns))
+
+
+def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
+    "Which verdicts change in the other settings, and which of these have no rows."
+    changes = {words: change_text(results, name) for words, name in CHANGES.items()}
+    lines = [f"- **Do verdicts change {words}?** {text}\n" for words, text in changes.items() if text]
+    if unknown := [words for words, text in changes.items() if not text]:
+        lines.append(f"- Not run yet: whether verdicts change {', or '.join(unknown)}.\n")
+    absent = [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
+    lines += [f"- Not run yet: the claims on {words}.\n" for words in absent]
     return "".join(lines)
+
+# %% ../../nbs/study/17_registration.ipynb #5d1c0a71
+RETRAINED = "a linear classifier that is retrained on the same features without the VAE"
+BEST = "the linear classifier that was best in the search"
+WITH_GAMMA = "if a constant γ is subtracted from the logits of the common classes in both"
+SUMMARY = {  # claim -> what it asks, and its sentence if supported, contradicted, equivalent
+    "C1": ("VAE sampling beats oversampling with the paper's procedure",
+           "with the paper's procedure, VAE sampling beats oversampling",
+           "with the paper's procedure, oversampling beats VAE sampling for at least one n_f",
+           f"with the paper's procedure, VAE sampling and oversampling are {WITHIN}"),
+    "C4": (f"VAE sampling beats {RETRAINED}", f"VAE sampling beats {RETRAINED}", f"{RETRAINED} beats VAE sampling",
+           f"{RETRAINED} matches VAE sampling within {MARGIN:g} point, on average over n_f"),
+    "C10": (f"{BEST} beats plain fine-tuning {WITH_GAMMA}", f"{BEST} beats plain fine-tuning {WITH_GAMMA}",
+            f"plain fine-tuning beats {BEST} {WITH_GAMMA}",
+            f"{WITH_GAMMA}, plain fine-tuning matches {BEST} within {MARGIN:g} point, on average over n_f"),
+}  # fmt: skip
+
+
+def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
+    "The verdicts on three main claims in sentences, a paragraph for each setting of the primary family."
+    text = ""
+    for name in (name for name, setting in SETTINGS.items() if setting.primary):
+        sentences = []
+        for claim, (asked, *told) in SUMMARY.items():
+            by_verdict = dict(zip(("supported", "contradicted", "equivalent"), told, strict=True))
+            if result := results.get((name, claim)):
+                sentence = by_verdict.get(result.verdict, f"it is not decided whether {asked}")
+                sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
+        if [results[name, c].verdict for c in ("C1", "C4") if (name, c) in results] == ["supported", "equivalent"]:
+            sentences.insert(2, "So the gain does not come from the VAE.")
+        text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
+    return text

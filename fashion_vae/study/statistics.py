@@ -45,7 +45,7 @@ class StudyReport(BaseConfig):
 class StatisticsReport(StudyReport):
     "The same, where rows can be made up."
 
-    rows: str = Field("made-up", description="made-up, or a folder with <dataset>/studies.jsonl.gz")
+    rows: str = Field("results", description="a folder with <dataset>/studies.jsonl.gz, or made-up")
 
 
 def study_file(report: StudyReport) -> Path:
@@ -96,7 +96,7 @@ def figure_pairing(
         left.plot(value, places, marker, color=arm.kind.colour, ms=5, label=arm.label)
     right.plot(values[0] - values[1], places, "o", color="0.2", ms=5)
     right.axvline(0, color="0.2", lw=0.8)
-    left.set(xlabel="acc_h (%)", ylabel="draw", yticks=places)
+    left.set(xlabel="acc_h (%)", ylabel="draw", yticks=places, yticklabels=sorted(scored["draw"].unique()))
     half = np.ptp(left.get_xlim()) / 2
     right.set(xlabel="difference (points)", xlim=(-half, half))
     figure.legend(loc="outside upper center", ncols=2)
@@ -370,8 +370,7 @@ def format_difference(differences: np.ndarray, overlap: float = 0.0) -> str:
     low, high = interval(differences, overlap)
     if len(differences) >= MIN_DRAWS:
         return format_ci(differences.mean(), low, high)
-    mean, low, high = (round(v, 1) + 0.0 for v in (differences.mean(), low, high))  # no -0.0
-    return f"{mean:+.1f} ({low:+.1f} … {high:+.1f})"
+    return f"{differences.mean():+.1f} ({low:+.1f} … {high:+.1f})"
 
 
 def interval_label(n_draws: int) -> str:

@@ -29,7 +29,8 @@ POINTS = np.random.default_rng(0).normal(size=(40, 5))
 
 
 def variants(rows: list[dict]) -> list[dict]:
-    return [row | {"arm": f"x: {name}"} for row, name in zip(rows, CLASSES, strict=False) if "confusion" in row]
+    scored = [row for row in rows if "confusion" in row]
+    return [row | {"arm": f"x: {name}"} for row, name in zip(scored, CLASSES, strict=False)]
 
 
 def effects() -> dict:

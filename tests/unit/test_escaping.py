@@ -43,10 +43,10 @@ def scored(published) -> pd.DataFrame:
 
 TABLES = {  # text -> its Markdown, names in it, lines of its tables
     "table_1": (lambda rows, scored: results.table_1(rows[0]), (*CLASSES, DATASET), (12, 16)),
-    "table_2": (lambda rows, scored: results.table_2(scored, results.setting_text(rows[0])), (DATASET,), (11, 11)),
+    "table_2": (lambda rows, scored: results.table_2(scored, results.setting_text(rows[0])), (DATASET,), (20, 20)),
     "findings": (lambda rows, scored: results.findings(scored, DATASET), (DATASET,), (9,)),
-    "remedies": (lambda rows, scored: report.remedy_report(with_val(scored), DATASET, 0.58), (DATASET,), (10,)),
-    "against": (lambda rows, scored: comparison.against_table(scored, "vae50", DATASET), (DATASET,), (10,)),
+    "remedies": (lambda rows, scored: report.remedy_report(with_val(scored), DATASET, 0.58), (DATASET,), (12,)),
+    "against": (lambda rows, scored: comparison.against_table(scored, "vae50", DATASET), (DATASET,), (12,)),
 }
 
 

@@ -21,10 +21,12 @@ from fashion_vae.study.registration import (
     MEASURES,
     QUESTIONS,
     SETTINGS,
+    SUMMARY,
     ClaimResult,
     SettingRows,
-    answer_text,
+    answer_table,
     change_text,
+    changes_text,
     claim_order,
     claim_parts,
     claims_of,
@@ -42,6 +44,7 @@ from fashion_vae.study.registration import (
     resampled_means,
     setting_rows,
     short_verdicts,
+    summary_text,
     untestable,
     verdict_of,
     verdict_table,
@@ -322,22 +325,52 @@ def test_the_short_table_has_a_line_for_each_claim(results):
     assert "**supported**" in c1[1] and c1[3] == "–"
 
 
-def test_answers_say_what_the_verdicts_say(results):
-    answers = dict(re.findall(r"- \*\*(.+?)\*\* (.+)", answer_text(results)))
-    assert len(answers) == len(QUESTIONS) + 4
-    for question, (claim, yes, no, same) in QUESTIONS.items():
-        words = {"supported": yes, "contradicted": no, "equivalent": same, "not decided": "not decided, "}
-        for part in answers[question].split("; "):
-            name, _, answer = part.partition(": ")
-            name = {"Fashion-MNIST": "F", "photographs": "P"}[name]
-            assert answer.startswith(words[results[name, claim].verdict]), (question, part)
+def test_answers_say_what_the_verdicts_say(results, settings):
+    table = answer_table(results, settings)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    at_n_f = "at n_f = 5, 10, 30, 50"
+    assert lines[0] == ["Does …", "Fashion-MNIST", at_n_f, "photographs", at_n_f]
+    words = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": "no, equivalent"}
+    for (question, claim), line in zip(QUESTIONS.items(), lines[2:], strict=True):
+        assert line[0] == question
+        for name, cell, means in zip(("F", "P"), line[1::2], line[2::2], strict=True):
+            result = results[name, claim]
+            assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
+            assert f"{result.tests.mean:+.1f} [" in cell
+            assert cell.endswith(f"at {result.part}, the least certain") == (claim == "C1")
+            of_each = [float(mean) for mean in means.split(", ")]
+            assert len(of_each) == 4
+            if claim != "C1":
+                assert abs(np.mean(of_each) - result.tests.mean) < 0.1
 
 
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
-def test_every_verdict_has_an_answer_to_every_question(results, verdict):
-    changed = {key: replace(result, verdict=verdict) for key, result in results.items()}
-    lines = answer_text(changed).splitlines()[: len(QUESTIONS)]
-    assert all(("would probably show" in line) == (verdict == "not decided") for line in lines)
+def test_the_summary_says_each_verdict_in_other_words(results, verdict):
+    text = summary_text({key: replace(result, verdict=verdict) for key, result in results.items()})
+    assert [line[:5] for line in text.splitlines() if line] == ["**On "] * 2  # Fashion-MNIST and photographs
+    others = {summary_text({("F", c): replace(results["F", c], verdict=v) for c in SUMMARY}) for v in VERDICTS}
+    assert len(others) == len(VERDICTS)
+    assert text.count("not decided whether") == 2 * len(SUMMARY) * (verdict == "not decided")
+    assert text.count("within 1 point") == 2 * len(SUMMARY) * (verdict == "equivalent")
+    assert summary_text({}) == ""
+
+
+def test_the_gain_is_denied_to_the_vae_only_if_a_classifier_without_it_matches(results):
+    denied = {}
+    for a in VERDICTS:
+        for b in VERDICTS:
+            given = {("F", c): replace(results["F", c], verdict=v) for c, v in (("C1", a), ("C4", b))}
+            denied[a, b] = "does not come from the VAE" in summary_text(given)
+    assert {pair for pair, is_denied in denied.items() if is_denied} == {("supported", "equivalent")}
+
+
+def test_settings_without_rows_are_named(results, settings):
+    of_two = {key: result for key, result in results.items() if key[0] in ("F", "N")}
+    *_, changes, claims = changes_text(of_two).splitlines()
+    assert changes.startswith("- Not run yet: whether verdicts change at 50 epochs, or at n_f = 1 to 3, or with ")
+    assert claims == "- Not run yet: the claims on photographs."
+    assert "Not run yet" not in changes_text(results) and changes_text(results).count("\n") == len(SETTINGS) - 2
+    assert answer_table(of_two, {"F": settings["F"], "N": settings["N"]}).splitlines()[0].count("Fashion-MNIST") == 1
 
 
 def test_changes_name_the_verdicts_that_differ(results):
@@ -346,9 +379,9 @@ def test_changes_name_the_verdicts_that_differ(results):
     text = change_text(changed, "F-50")
     assert re.search(r"“VAE sampling > classifier re-training” is contradicted \(.+\) instead of equivalent", text)
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
-    n = len({claim for name, claim in results if name == "F-50"})
-    assert change_text(same, "F-50") == f"{n} of {n} claims have the same verdict as on Fashion-MNIST."
-    assert change_text({("F", "C4"): results["F", "C4"]}, "N") == "there are no rows to compare."
+    text, claims = change_text(same, "F-50"), [r.claim.text for (name, _), r in results.items() if name == "F-50"]
+    assert "It changes" not in text and all(f"“{claim}” (supported, " in text for claim in claims)
+    assert change_text({("F", "C4"): results["F", "C4"]}, "N") == ""
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):

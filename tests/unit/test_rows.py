@@ -169,7 +169,7 @@ IMPOSSIBLE = {
     "one more in training": (more("train_images", 1), "train_images"),
     "another n_f": (value(5, "n_f"), "train_images"),
     "the images of another data set": (value([325] * 10, "images", "test"), "confusion.test"),
-    "a choice that was not searched": (value(9, "chosen"), "chosen"),
+    "a choice that was not searched": (value(99, "chosen"), "chosen"),
 }
 
 
@@ -185,7 +185,7 @@ def test_an_impossible_row_is_named(some, path, what):
 
 
 def test_a_row_of_all_images_has_no_n_f_in_its_counts(root):
-    rows = read_lines(root / "results" / "clothing" / "studies.jsonl.gz")
+    rows = read_lines(root / "results" / "fashion-mnist-registered" / "studies.jsonl.gz")
     full = [row for row in rows if row["arm"] == "full"]
     assert full and all(row["train_images"] == row["images"]["train"] for row in full)
 
@@ -198,7 +198,7 @@ def gathered(some, tmp_path, monkeypatch):
     "Gather the rows of two draws, of which one row was changed or copied before."
     configs = {draw: RunConfig(n_f=10, draw=draw, runs=str(tmp_path / "runs")) for draw in (0, 1)}
     result = {name: some[0][name] for name in ("classes", "minority_classes", "images", "train_images")}
-    result |= {name: some[0][name] for name in ("config", "confusion", "calibration")}
+    result |= {name: some[0][name] for name in ("config", "confusion", "calibration", "calibrated_stacking")}
     for config in configs.values():
         for arm in ("plain", "os30"):
             write_row(config, make_row(config, arm, result), 1.0)

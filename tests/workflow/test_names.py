@@ -47,7 +47,7 @@ with open({argv!r}, "a") as f:
     f.write(given[2] + "\\n")
 names, folder = ["samples.png", "draws.csv"], Path("runs/report", run.name)
 if len(notebooks) > 1:
-    folder = next(Path("runs/rows").glob(f"*/{{run.name}}"))
+    folder = next(Path("runs/rows").glob(f"*/{{run.parent.name}}"))  # of a stage
     arms = "vae " + " ".join(own.get("arms", "") for own in notebooks.values())
     names = [f"{{arm}}{{end}}" for arm in arms.split() for end in (".json", ".run.json")]
     names += [f"latents.{{kind}}" for kind in ("svg", "png", "txt")]
