@@ -28,6 +28,7 @@ from fashion_vae.study.registration import (
     answer_table,
     change_text,
     changes_text,
+    choice_table,
     claim_order,
     claim_parts,
     claims_of,
@@ -362,7 +363,7 @@ def test_the_gain_is_denied_to_the_vae_only_if_a_classifier_without_it_matches(r
     for a in VERDICTS:
         for b in VERDICTS:
             given = {("F", c): replace(results["F", c], verdict=v) for c, v in (("C1", a), ("C4", b))}
-            denied[a, b] = "does not come from the VAE" in summary_text(given)
+            denied[a, b] = "is reached without the VAE" in summary_text(given)
     assert {pair for pair, is_denied in denied.items() if is_denied} == {("supported", "equivalent")}
 
 
@@ -373,6 +374,15 @@ def test_settings_without_rows_are_named(results, settings):
     assert claims == "- Not run yet: the claims on photographs."
     assert "Not run yet" not in changes_text(results) and changes_text(results).count("\n") == len(SETTINGS) - 2
     assert answer_table(of_two, {"F": settings["F"], "N": settings["N"]}).splitlines()[0].count("Fashion-MNIST") == 1
+
+
+def test_the_table_of_choices_has_the_claims_on_two_classifiers(settings, results):
+    table = choice_table(settings["F"], HEAD)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert lines[0] == ["claim", "by acc_h, as trained", "by accuracy, as trained", "with γ, by acc_h"]
+    assert [line[0].partition(":")[0] for line in lines[2:]] == ["C4", "C5", "C6", "C7", "C8", "C9"]
+    for line in lines[2:]:
+        assert line[1].startswith(f"{results['F', line[0].partition(':')[0]].tests.mean:+.1f} [")
 
 
 def test_changes_count_the_verdicts_that_differ(results):

@@ -44,7 +44,8 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     ],
     "figures/README.md": [
         "fashion-mnist-lt/table2",
-        *(f"evidence/{name}" for name in ("more_answers", "claims_short", "verdicts", "test_images")),
+        *("evidence/more_answers", "evidence/claims", "evidence/claims_short", "evidence/choices"),
+        *("evidence/verdicts", "evidence/test_images"),
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
         "clothing-min200/senders",
     ],
