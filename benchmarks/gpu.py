@@ -215,7 +215,7 @@ PARTS = {  # in the order in which they run -> what measures them, and about how
     "throughput": (throughput, 90),
     "vaes": (many_vaes, 120),
     "ddp": (two_processes, 60),
-    "growth": (growth, 120),
+    "growth": (growth, 150),
     **{name: (None, 500 if name == "heads" else 120) for name in ON_CARD},
 }
 

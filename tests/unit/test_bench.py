@@ -189,7 +189,7 @@ def test_parts_that_are_done_are_skipped_and_what_does_not_fit_is_named(gpu, tmp
 
     monkeypatch.setattr(gpu, "run_part", run_part)
     monkeypatch.setattr(gpu, "revision", lambda: "a")
-    problems = gpu.run_all(file, ["ddp", "vaes", "growth"], limit=200)
+    problems = gpu.run_all(file, ["ddp", "vaes", "growth"], limit=140)
     assert ran == ["ddp", "vaes"] and [p.split(":")[0] for p in problems] == ["vaes", "growth"]
     assert "failed with status 1" in problems[0] and "left out" in problems[1]
     assert gpu.run_all(file, ["ddp", "growth"], limit=2400) == [] and ran == ["ddp", "vaes", "growth"]
@@ -202,3 +202,18 @@ def test_a_part_that_takes_too_long_is_stopped(gpu):
     start = time.monotonic()
     assert "more than the 1 seconds" in gpu.run_part("throughput", 1, ("tiny",))
     assert time.monotonic() - start < 5
+
+
+def test_equal_quality_is_measured_on_both_sides(bench, small, monkeypatch):
+    tune = bench.B.fine_tune
+
+    def quick(net, split, k, config, rng):
+        rare = split.train[split.is_minority(split.labels("train"))]
+        few = replace(split, train=np.union1d(split.train[::40], rare), val=split.val[::10])
+        return tune(net, few, 1, config.model_copy(update={"epochs": 1}), rng)
+
+    monkeypatch.setattr(bench.B, "fine_tune", quick)
+    parts = {"precision": bench.precision_pairs(1), "network": bench.network_pairs(1)}
+    for part, sides in (("precision", ("fp32", "bf16")), ("network", ("before", "after"))):
+        assert all(len(pair[side]) == 1 and np.isfinite(pair[side]).all() for pair in parts[part] for side in sides)
+    assert [len(pairs) for pairs in parts.values()] == [3, 6]
