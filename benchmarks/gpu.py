@@ -47,6 +47,7 @@ from fashion_vae.lib.records import revision
 from fashion_vae.lib.training import Rng
 
 LIMIT = 40 * 60  # seconds of a call
+GROWING = ("vae images", "features images", "heads images")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Size:
     features: tuple[int, int] = (5000, 2048)  # images and width
     vae_epochs: int = 20
     vaes: tuple[int, ...] = (1, 4, 8)  # at a time
-    growth: tuple[tuple[str, tuple[int, ...]], ...] = tuple(bench.SIZES.items())
+    growth: tuple[tuple[str, tuple[int, ...]], ...] = tuple(dict.fromkeys(GROWING, (1000, 10_000, 100_000)).items())
 
 
 FULL = Size()
@@ -214,7 +215,7 @@ PARTS = {  # in the order in which they run -> what measures them, and about how
     "throughput": (throughput, 90),
     "vaes": (many_vaes, 120),
     "ddp": (two_processes, 60),
-    "growth": (growth, 300),
+    "growth": (growth, 150),
     **{name: (None, 500 if name == "heads" else 120) for name in ON_CARD},
 }
 

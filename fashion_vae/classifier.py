@@ -82,6 +82,7 @@ def latent_head(run, features: FeatureSet, arm: Arm) -> HeadData:  # run: only o
     def train_inputs(i: Tensor) -> Tensor:
         return head_input(kind, *(v[i] for v in train), noise)
 
+    train_inputs.generators = (noise,)
     eval_inputs = {p: head_input(kind, *features.latents(p), None) for p in ("val", "test")}
     return HeadData(arm.name, train_inputs, features.y["train"], features.repeated(k), eval_inputs, k)
 

@@ -131,7 +131,7 @@ def train_vae(
         return torch.randperm(len(x_train), generator=g, device=g.device)
 
     adam = torch.optim.Adam(vae.parameters(), config.lr, fused=True)
-    return vae, fit(vae, loss, order, validate, adam, config.epochs, config.batch, name="vae")
+    return vae, fit(vae, loss, order, validate, adam, config.epochs, config.batch, name="vae", generators=(g,))
 
 # %% ../nbs/02_vae.ipynb #5160b9b9
 def latent_report(

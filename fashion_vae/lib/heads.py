@@ -55,7 +55,7 @@ class HeadData:
     "What classifiers are trained on, and by which loss."
 
     name: str
-    train_inputs: Callable  # positions -> (B, D'), sampled anew at every use
+    train_inputs: Callable  # positions -> (B, D'), sampled anew at every use; .generators: all it draws from, if known
     labels: Tensor  # by position
     epoch_indices: Tensor  # positions of an epoch, repeats included
     eval_inputs: dict[str, Tensor]  # of val and test, (N, D')
@@ -118,7 +118,7 @@ def init_heads(features, data: HeadData, config: HeadConfig) -> tuple[Heads, Ten
 
 def make_head_sgd(heads: Heads, rate: Tensor, decay: Tensor, config: HeadConfig) -> torch.optim.SGD:
     "SGD, followed by the implicit step of each classifier's weight decay."
-    sgd, strength = make_sgd(heads, config), rate * decay / (1 - config.momentum)
+    sgd, strength = make_sgd(heads, config, rate.is_cuda), rate * decay / (1 - config.momentum)
 
     @torch.no_grad()
     def shrink(optimiser: torch.optim.SGD, *_) -> None:
@@ -139,7 +139,7 @@ def train_heads(
 ) -> FittedHead:
     "Stage 3: linear classifiers on frozen features (section 3.3); validation keeps one."
     heads, rate, decay, g = init_heads(features, data, config)
-    device, y_val, losses, curves, best = rate.device, features.y["val"], [], [], BestEpoch(heads)
+    device, y_val, curves, best = rate.device, features.y["val"], [], BestEpoch(heads)
 
     def score(logits: Tensor) -> dict[str, np.ndarray]:
         return validation_metrics(logits.cpu().numpy(), y_val.cpu().numpy(), features.split.minority)
@@ -147,16 +147,14 @@ def train_heads(
     def loss(i: Tensor, epoch: int) -> dict:
         with torch.autocast(device.type, torch.bfloat16, enabled=features.precision == "bf16"):
             logits = data.logits(data.train_inputs(i), heads.weight, heads.bias).float()
-        losses.append(data.loss(logits, data.labels[i], epoch))
-        return {"loss": (rate * losses[-1]).sum()}
+        each = data.loss(logits, data.labels[i], epoch)
+        return {"loss": (rate * each).sum(), "each": each}
 
     def validate(epoch: int) -> dict:
         logits = data.logits(data.eval_inputs["val"], heads.weight, heads.bias)
         values, val_loss = score(logits), cross_entropy(logits, y_val, epoch)
         best.update(values[epoch_metric], heads)
-        curve = {"loss": torch.stack(losses).detach().mean(0), "val_loss": val_loss}
-        curves.append({name: v.cpu().numpy() for name, v in curve.items()} | {"val_acc": values["val_acc"]})
-        losses.clear()
+        curves.append({"val_loss": val_loss.cpu().numpy(), "val_acc": values["val_acc"]})
         return {}
 
     def order() -> Tensor:
@@ -164,5 +162,10 @@ def train_heads(
 
     sgd = make_head_sgd(heads, rate, decay, config)
     schedule = one_cycle(sgd, config, len(data.epoch_indices))
-    fit(heads, loss, order, validate, sgd, config.epochs, config.batch, schedule, name=data.name)
+    noise = getattr(data.train_inputs, "generators", ())
+    history = fit(
+        heads, loss, order, validate, sgd, config.epochs, config.batch, schedule, name=data.name, generators=noise
+    )
+    losses = [np.array(h["each"], np.float32, ndmin=1) for h in history]
+    curves = [{"loss": own} | curve for own, curve in zip(losses, curves, strict=True)]
     return select_head(data, best, curves, config.candidates, score, head_metric)

@@ -30,7 +30,7 @@ from .training import autocast
 @cache
 def _constant(values: tuple[float, ...], device: str) -> Tensor:  # (channels, 1, 1)
     "A constant of the configuration, moved to the device once."
-    return torch.tensor(values, device=device).view(-1, 1, 1)
+    return torch.tensor(values).view(-1, 1, 1).to(device, non_blocking=True)
 
 
 def as_input(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_CHECKPOINT', 'Rng', 'init_module', 'make_batches', 'make_sgd', 'one_cycle', 'learning_rates', 'Checkpoint', 'fit',
-           'train_epoch', 'epoch_means', 'pick_device', 'has_bf16', 'pick_precision', 'autocast', 'set_threads']
+           'train_step', 'capture_step', 'train_epoch', 'epoch_means', 'pick_device', 'has_bf16', 'pick_precision',
+           'autocast', 'set_threads']
 
 # %% ../../nbs/lib/training.ipynb #c91a17c2
 import ctypes
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -56,10 +57,16 @@ def make_batches(
     return parts
 
 # %% ../../nbs/lib/training.ipynb #88d9e92a
-def make_sgd(net: nn.Module, config: BaseConfig) -> torch.optim.SGD:
+def make_sgd(
+    net: nn.Module,
+    config: BaseConfig,
+    on_card: bool = False,  # keep the learning rate in the memory of the card, as `capture_step` needs it
+) -> torch.optim.SGD:
     "SGD with Nesterov momentum."
-    decay = config.weight_decay
-    return torch.optim.SGD(net.parameters(), config.lr, config.momentum, weight_decay=decay, nesterov=True)
+    lr, decay = torch.tensor(config.lr, device="cuda") if on_card else config.lr, config.weight_decay
+    return torch.optim.SGD(
+        net.parameters(), lr, config.momentum, weight_decay=decay, nesterov=True, fused=on_card or None
+    )
 
 
 def one_cycle(
@@ -124,7 +131,7 @@ class Checkpoint:
 # %% ../../nbs/lib/training.ipynb #4ca5552e
 def fit(
     net: nn.Module,  # trained in place
-    loss: Callable,  # (indices, epoch) -> dict of scalar tensors; "loss" is minimised
+    loss: Callable,  # (indices, epoch) -> dict of scalar or 1-d tensors; the scalar "loss" is minimised
     order: Callable,  # () -> indices of an epoch, in their order
     validate: Callable,  # (epoch) -> dict of floats
     optimiser: torch.optim.Optimizer,
@@ -134,6 +141,7 @@ def fit(
     best: str | None = None,  # validation measure whose best epoch is kept
     name: str = "",  # in the progress bar and in errors
     checkpoint: Checkpoint | None = None,
+    generators: tuple[torch.Generator, ...] = (),  # all that `loss` draws from: a card replays such steps
 ) -> list[dict]:  # per epoch, from 1: training means and validation measures
     "Train a module. Raise `FloatingPointError` when a loss is not finite."
     parts = {"net": net, "optimiser": optimiser} | ({"schedule": schedule} if schedule else {})
@@ -141,7 +149,7 @@ def fit(
     bar = progress(range(len(history) + 1, epochs + 1), name)
     for epoch in bar:
         net.train()
-        means = train_epoch(net, loss, make_batches(order(), batch), optimiser, schedule, epoch, name)
+        means = train_epoch(net, loss, make_batches(order(), batch), optimiser, schedule, epoch, name, generators)
         net.eval()
         with torch.no_grad():
             validation = {f"val_{k}": v for k, v in validate(epoch).items()}
@@ -156,33 +164,66 @@ def fit(
     return history
 
 
-def train_epoch(net, loss, batches, optimiser, schedule, epoch: int, name: str) -> dict[str, float]:
+def train_step(loss, optimiser, epoch: int, i: Tensor) -> tuple[dict[str, int], Tensor]:  # sizes and values of terms
+    "One step of the optimiser."
+    terms = loss(i, epoch)
+    optimiser.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    optimiser.step()
+    values = torch.cat([term.detach().float().view(-1) for term in terms.values()])
+    return {name: term.numel() for name, term in terms.items()}, values
+
+
+def capture_step(step: Callable, i: Tensor, optimiser, generators: tuple) -> Callable:  # like step
+    "Record a step as a CUDA graph: the host takes longer to launch small kernels than the card to run them."
+    graph, own = torch.cuda.CUDAGraph(), i.clone()
+    for g in generators:
+        graph.register_generator_state(g)
+    for group in optimiser.param_groups:
+        group["capturable"] = True  # Adam asks for it
+    with torch.cuda.graph(graph):
+        sizes, values = step(own)
+    for group in optimiser.param_groups:
+        group["capturable"] = False
+
+    def replay(i: Tensor) -> tuple[dict[str, int], Tensor]:
+        if len(i) != len(own):  # the last batch of an epoch
+            return step(i)
+        own.copy_(i)
+        graph.replay()
+        return sizes, values.clone()
+
+    return replay
+
+
+def train_epoch(net, loss, batches, optimiser, schedule, epoch: int, name: str, generators=()) -> dict:
     "One pass over the batches: the mean of each term of the loss."
-    values = []
+    step, values = partial(train_step, loss, optimiser, epoch), []
+    if epoch > 1 and generators and generators[0].device.type == "cuda":  # the first epoch allocates the states
+        step = capture_step(step, batches[0], optimiser, generators)  # anew in each epoch, on which the loss may depend
     for i in batches:
-        terms = loss(i, epoch)
-        optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        optimiser.step()
+        sizes, terms = step(i)
         if schedule:
             schedule.step()
-        values.append(torch.stack([term.detach().float() for term in terms.values()]))
-    means = epoch_means(list(terms), all_reduce_mean(torch.stack(values)), name, epoch)
+        values.append(terms)
+    means = epoch_means(sizes, all_reduce_mean(torch.stack(values)), name, epoch)
     sync_buffers(net)
     return means
 
 
-def epoch_means(names: list[str], values: Tensor, name: str, epoch: int) -> dict[str, float]:
-    "Mean of each term over (batches, terms). Raise `FloatingPointError` at the first batch that is not finite."
-    bad = ~values.isfinite().all(1)
+def epoch_means(sizes: dict[str, int], values: Tensor, name: str, epoch: int) -> dict[str, float | list[float]]:
+    "Means of the terms over (batches, values). Raise `FloatingPointError` at the first batch that is not finite."
+    bad, widths = ~values.isfinite().all(1), list(sizes.values())
     if bad.any():
         first = int(bad.nonzero()[0])
-        terms = ", ".join(f"{n} = {v:.3g}" for n, v in zip(names, values[first].tolist(), strict=True))
+        parts = zip(sizes, values[first].split(widths), strict=True)
+        terms = ", ".join(f"{n} = {v.item():.3g}" for n, v in parts if len(v) == 1)
         cause = "the learning rate is too high"
         if first == 0 and epoch == 1:
             cause = f"the input is not finite, or {cause}"
         raise FloatingPointError(f"{name}: not finite in epoch {epoch}, batch {first + 1} ({terms}); likely {cause}")
-    return dict(zip(names, values.mean(0).tolist(), strict=True))
+    means = [part.tolist() for part in values.mean(0).cpu().split(widths)]
+    return {n: part if len(part) > 1 else part[0] for n, part in zip(sizes, means, strict=True)}
 
 # %% ../../nbs/lib/training.ipynb #d894c633
 def pick_device(

@@ -7,9 +7,10 @@ __all__ = ['KINDS', 'WORKS', 'COLOURS', 'MISSING', 'WAITS', 'SPENT', 'GOALS', 'C
            'SpeedReport', 'read_benchmarks', 'newest_parts', 'speedup', 'ratios_of', 'machine_names', 'plot_speedup',
            'format_range', 'figure_speedup', 'format_ratios', 'format_seconds', 'format_peak', 'speed_table',
            'beside_command', 'wait_table', 'roofline_fraction', 'roofline_line', 'roofline_table', 'goal_result',
-           'goals_table', 'card_result', 'card_table', 'paired_lines', 'paired_table', 'growth_exponent', 'growth_of',
-           'growth_panels', 'span_decades', 'figure_growth', 'figure_memory', 'memory_table', 'CostConfig',
-           'stage_hours', 'cost_estimate', 'million_text', 'read_faults', 'faults_table']
+           'goals_table', 'table_2_uses', 'card_result', 'card_table', 'paired_lines', 'paired_table',
+           'growth_exponent', 'growth_of', 'growth_panels', 'machines_of', 'span_decades', 'figure_growth',
+           'figure_memory', 'memory_table', 'CostConfig', 'stage_hours', 'cost_estimate', 'million_text', 'read_faults',
+           'faults_table']
 
 # %% ../../nbs/study/15_speed.ipynb #0b04e7ae
 import json
@@ -239,7 +240,8 @@ def roofline_table(results: dict[str, dict]) -> str:  # Markdown
     lines = []
     for kind, parts in results.items():
         for name, (work, other) in WORKS.items():
-            if "roofline" in parts.get(name, {}).get("result", {}):
+            fills = kind == "CPU" or not work.endswith("ResNet-50, 224 px")  # its 64 images do not fill a card
+            if fills and "roofline" in parts.get(name, {}).get("result", {}):
                 lines.append([work, other, kind, *roofline_line(parts[name])])
     columns = ["work", "measured beside", "", "threads", "images", "step", "by FLOPs", "by bytes", "fraction", *SPENT]
     return markdown_table(pd.DataFrame(lines, columns=columns), left=3)
@@ -278,11 +280,17 @@ def goals_table(results: dict[str, dict]) -> str:  # Markdown
 CARD = {  # part of make gpu -> what, goal
     "tests": ("tests that need a card; among them: the host waits for the card in no epoch", "all pass"),
     "equality": ("largest difference from the processor, in parts of its tolerance", "at most 1"),
-    "throughput": ("ResNet-50, 224 px, bfloat16, images and augmentation on the card", "2,700 images/s (H200)"),
+    "throughput": ("fine-tuning, ResNet-50, 224 px, bfloat16, augmentation on the card", "2,700 images/s (H200)"),
     "vaes": ("VAEs of 100 epochs an hour, in one process and in as many as were tried", ""),
     "growth": ("peak memory with 100,000 images: VAE, features, classifiers", ""),
     "ddp": ("loss of two processes that train together on one card, and of one", "alike"),
 }
+
+
+def table_2_uses(images: int = 12_959, epochs: int = 50) -> float:
+    "How often fine-tuning uses an image for Table 2 on FashionStyle14: plain, os30 and os50 at each n_f."
+    common = 0.6 * images * 9 / 14  # training images of nine of fourteen classes
+    return epochs * sum(3 * common + (1 + 30 + 50) * 5 * n_f for n_f in (5, 10, 30, 50))
 
 
 def card_result(name: str, result) -> str:
@@ -293,7 +301,8 @@ def card_result(name: str, result) -> str:
         case "equality":
             return f"{max(line['difference'] / line['tolerance'] for line in result):.2f}"
         case "throughput":
-            return f"{result['images_per_second']:,.0f} images/s, {result['bytes'] / 2**30:.1f} GiB"
+            rate, minutes = result["images_per_second"], table_2_uses() / result["images_per_second"] / 60
+            return f"{rate:,.0f} images/s, {result['bytes'] / 2**30:.1f} GiB; so Table 2 takes {minutes:.0f} minutes"
         case "vaes":
             return "; ".join(f"{line['vaes_per_hour']:,.0f} in {line['processes']}" for line in result)
         case "growth":
@@ -361,10 +370,10 @@ GROWTH = {  # part of the growth measurement -> title of its panel, what is coun
 }
 
 
-def growth_of(part: dict, what: str, field: str) -> tuple[list[float], list[float]]:
+def growth_of(part: dict, what: str, field: str) -> tuple[list[float], list[float]] | None:  # None: not measured
     "Sizes, and seconds or bytes at each."
     points = [point for point in part["result"] if point["what"] == what]
-    return [point["n"] for point in points], [point[field] for point in points]
+    return ([point["n"] for point in points], [point[field] for point in points]) if points else None
 
 # %% ../../nbs/study/15_speed.ipynb #8a9cfdd3
 DECADES = 2.8  # of every x-axis, so that slopes can be compared by eye
@@ -383,9 +392,15 @@ def growth_panels(ylabel: str):  # matplotlib Figure, part of the measurement ->
     return figure, panels
 
 
-def span_decades(ax, n: list[float]) -> None:
+def machines_of(kinds: dict[str, dict]) -> str:
+    "Which machines measured."
+    return " and ".join(part["machine"] + (" (one thread)" if kind == "CPU" else "") for kind, part in kinds.items())
+
+
+def span_decades(ax) -> None:
     "Centre the x-axis on the sizes."
-    middle = np.sqrt(n[0] * n[-1])
+    n = np.concatenate([line.get_xdata() for line in ax.lines])
+    middle = np.sqrt(n.min() * n.max())
     ax.set_xlim(middle * 10 ** (-DECADES / 2), middle * 10 ** (DECADES / 2))
     ax.minorticks_off()
 
@@ -396,19 +411,19 @@ def figure_growth(results: dict[str, dict]):  # matplotlib Figure, caption
     figure, panels = growth_panels("seconds")
     for what, ax in panels.items():
         for kind, part in kinds.items():
-            n, seconds = growth_of(part, what, "seconds")
-            label = f"{kind}: slope {growth_exponent(n, seconds):.2f}"
-            ax.plot(n, seconds, "o-", ms=4, color=COLOURS[kind], label=label)
+            if n_and_seconds := growth_of(part, what, "seconds"):
+                label = kind if kind == "GPU" else f"{kind}: slope {growth_exponent(*n_and_seconds):.2f}"
+                ax.plot(*n_and_seconds, "o-", ms=4, color=COLOURS[kind], label=label)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
-        span_decades(ax, n)
+        span_decades(ax)
         ax.legend(loc="upper left")
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.2)  # room for the slope
-    machines = " and ".join(part["machine"] for part in kinds.values())
+    ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+    start = " On the card, the time counts its start, which is about the same at every size." if "GPU" in kinds else ""
     return figure, (
-        f"Time of a stage as one size grows ({machines}, one thread), on logarithmic axes."
-        " A slope of 1 is growth in proportion; it is fitted to the larger half of the sizes."
+        f"Time of a stage as one size grows ({machines_of(kinds)}), on logarithmic axes."
+        f" A slope of 1 is growth in proportion; it is fitted to the larger half of the sizes.{start}"
     )
 
 # %% ../../nbs/study/15_speed.ipynb #21beaa09
@@ -418,17 +433,16 @@ def figure_memory(results: dict[str, dict]):  # matplotlib Figure, caption
     figure, panels = growth_panels("peak memory (GiB)")
     for what, ax in panels.items():
         for kind, part in kinds.items():
-            n, size = growth_of(part, what, "bytes")
-            gib = np.array(size) / 2**30
-            label = f"{kind}: {gib[0]:.1f} to {gib[-1]:.1f} GiB"
-            ax.plot(n, gib, "o-", ms=4, color=COLOURS[kind], label=label)
-        span_decades(ax, n)
+            if n_and_bytes := growth_of(part, what, "bytes"):
+                gib = np.array(n_and_bytes[1]) / 2**30
+                label = f"{kind}: {gib[0]:.1f} to {gib[-1]:.1f} GiB"
+                ax.plot(n_and_bytes[0], gib, "o-", ms=4, color=COLOURS[kind], label=label)
+        span_decades(ax)
         ax.legend(loc="lower left")
     ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
-    machines = " and ".join(part["machine"] for part in kinds.values())
     return figure, (
-        f"Peak memory of a stage as one size grows ({machines}, one thread)."
-        " Most of it belongs to PyTorch and is there at every size."
+        f"Peak memory of a stage as one size grows ({machines_of(kinds)})."
+        " On a processor most of it belongs to PyTorch and is there at every size."
     )
 
 # %% ../../nbs/study/15_speed.ipynb #6b58e25a
@@ -474,7 +488,11 @@ def stage_hours(
     return steps * step["seconds"] / 3600, steps * gpu_seconds / 3600
 
 # %% ../../nbs/study/15_speed.ipynb #a2ef61ea
-def cost_estimate(parts: dict[str, dict], cost: CostConfig) -> pd.DataFrame:  # a line a stage
+def cost_estimate(
+    parts: dict[str, dict],  # of make bench
+    cost: CostConfig,
+    card: dict[str, dict],  # of make gpu; its rate of fine-tuning takes the place of the estimate
+) -> pd.DataFrame:  # a line a stage
     "Hours of a run on the measured machine and on a GPU, the GB that it keeps, and the dollars of all runs."
     stages = {
         "1: fine-tuning": ("tune-50", cost.backbone_epochs),
@@ -485,21 +503,25 @@ def cost_estimate(parts: dict[str, dict], cost: CostConfig) -> pd.DataFrame:  # 
     lines = []
     for stage, (name, epochs) in stages.items():
         here, gpu = stage_hours(parts[name], epochs, cost)
+        if name == "tune-50" and "throughput" in card:
+            gpu = epochs * cost.images / card["throughput"]["result"]["images_per_second"] / 3600
         kept = 4 * cost.features * cost.images / 1e9 if name == "features" else 0.0
         lines.append([stage, here, gpu, kept, cost.runs * gpu * cost.price])
     return pd.DataFrame(lines, columns=["stage", "hours here", "GPU hours", "GB kept", "dollars, all runs"])
 
 # %% ../../nbs/study/15_speed.ipynb #85cf7474
-def million_text(parts: dict[str, dict], cost: CostConfig) -> str:  # Markdown
+def million_text(results: dict[str, dict], cost: CostConfig) -> str:  # Markdown
     "The estimate as a table, and three sums."
-    table = cost_estimate(parts, cost)
+    card = results.get("GPU", {})
+    table = cost_estimate(results["CPU"], cost, card)
     shown = table.map(lambda v: v if isinstance(v, str) else f"{v:,.2g}" if v < 10 else f"{v:,.0f}")
     pixels, kept = cost.images * cost.side**2 * 3 / 1e9, table["GB kept"].sum() * cost.runs / 1000
     stage_1 = table["GPU hours"].iloc[:2].sum() / table["GPU hours"].sum()
     return (
         f"{markdown_table(shown)}\n{cost.images:,} decoded images are {pixels:,.0f} GB on disk, for all runs"
         f" together. The features of {cost.runs:,} runs are {kept:,.0f} TB."
-        f" Stage 1 takes {stage_1:.0%} of the GPU hours.\n"
+        f" Stage 1 takes {stage_1:.0%} of the GPU hours."
+        f"{' Those of fine-tuning were measured on an ' + card['throughput']['machine'] + '.' if card else ''}\n"
     )
 
 # %% ../../nbs/study/15_speed.ipynb #73789adb

@@ -189,7 +189,7 @@ def test_parts_that_are_done_are_skipped_and_what_does_not_fit_is_named(gpu, tmp
 
     monkeypatch.setattr(gpu, "run_part", run_part)
     monkeypatch.setattr(gpu, "revision", lambda: "a")
-    problems = gpu.run_all(file, ["ddp", "vaes", "growth"], limit=200)
+    problems = gpu.run_all(file, ["ddp", "vaes", "growth"], limit=140)
     assert ran == ["ddp", "vaes"] and [p.split(":")[0] for p in problems] == ["vaes", "growth"]
     assert "failed with status 1" in problems[0] and "left out" in problems[1]
     assert gpu.run_all(file, ["ddp", "growth"], limit=2400) == [] and ran == ["ddp", "vaes", "growth"]

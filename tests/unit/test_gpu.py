@@ -8,6 +8,8 @@ from fashion_vae import pipeline
 from fashion_vae.lib import training
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.config import RunConfig
+from fashion_vae.lib.training import Rng
+from fashion_vae.vae import train_vae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
@@ -34,6 +36,23 @@ def test_three_stages_do_not_wait_for_the_device(tmp_path, quick, watched):
     assert features.x["train"].is_cuda and features.mu["train"].is_cuda
     fitted = pipeline.fit_arm(run, features, parse_arm("vae50"))
     assert np.isfinite(fitted.logits["test"]).all()
+
+
+def test_recorded_steps_train_as_steps_that_are_launched_do(tmp_path, quick, monkeypatch):
+    run = pipeline.resolve(RunConfig(n_f=10, runs=str(tmp_path), device="cuda"))
+    features, arm = pipeline.feature_set(run), parse_arm("vae50")
+    x, config = features.x["train"], run.vae.model_copy(update={"epochs": 4})
+
+    def losses() -> list[float]:
+        vae = train_vae(x, x[:100], config, Rng((0,)))[1]
+        return [epoch["loss"] for epoch in [*vae, *pipeline.fit_arm(run, features, arm).history]]
+
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    recorded, n = losses(), len(replays)
+    monkeypatch.setattr(training, "capture_step", lambda step, *given: step)
+    assert recorded == pytest.approx(losses(), rel=0.01)
+    assert n == len(replays) > 3
 
 
 def test_a_gpu_and_a_processor_agree(tmp_path, quick):

@@ -480,3 +480,9 @@ def test_the_arms_of_the_claims_keep_the_answers_that_they_are_judged_by():
                     continue
                 kind = parse_arm(arm).kind
                 assert choice in kind.claimed or (choice == "acc" and kind.fine_tuned and "main" in kind.claimed), arm
+
+
+def test_the_texts_of_c10_name_the_classifier_that_it_compares():
+    label = parse_arm(registration.BEST_HEAD).label
+    question = next(question for question, claim in QUESTIONS.items() if claim == "C10")
+    assert all(label in text for text in (CLAIMS["C10"].text, question, *SUMMARY["C10"]))

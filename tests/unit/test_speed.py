@@ -27,7 +27,8 @@ from fashion_vae.study.speed import (
 )
 
 ROOT = Path(__file__).parents[2]
-MEASURED = read_benchmarks(str(ROOT / "benchmarks/results"))
+PUBLISHED = read_benchmarks(str(ROOT / "benchmarks/results"))
+MEASURED = [measurement for measurement in PUBLISHED if measurement["device"] == "cpu"]
 CPU = newest_parts(MEASURED)["CPU"]
 
 
@@ -50,6 +51,13 @@ def test_what_is_published_was_measured_and_learned_equally_well():
     assert {"commands", "precision", "growth"} <= set(CPU) <= {*WORKS, "commands", "precision", "network", "growth"}
     assert all(part["result"]["equal"] for name, part in CPU.items() if name in WORKS)
     assert set(CPU["commands"]["result"]) <= set(WAITS)
+
+
+def test_the_published_card_passed():
+    card = newest_parts(PUBLISHED)["GPU"]
+    assert set(CARD) <= set(card) and set(card["tests"]["result"]) == {"passed"}
+    assert all(line["difference"] <= line["tolerance"] for line in card["equality"]["result"])
+    assert all(part["result"]["equal"] for name, part in card.items() if name in WORKS)
 
 
 def test_a_work_has_the_range_of_all_machines_and_days():

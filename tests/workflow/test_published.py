@@ -33,7 +33,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "evidence": ("study/17_registration",),
     "speed": ("study/15_speed",),
 }
-ONLY_ROWS = {SETTINGS["F-few"].dataset}
+ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-few")}
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
     "README.md": ["evidence/summary", "evidence/answer", "fashion-mnist-registered/comparison_10"],
