@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from fashion_vae.data import TABLE_1
-from fashion_vae.lib.defaults import BACKBONES, ON_CPU, vae_config
+from fashion_vae.lib.defaults import BACKBONES, HEAD, ON_CPU, TUNED, backbone_config, vae_config
 from fashion_vae.lib.files import InputError, atomic_write, project_root
 from fashion_vae.lib.metrics import n_f_label
 from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table, update_blocks
@@ -332,6 +332,28 @@ def primary_table(rows: Rows) -> str:
     return markdown_table(frame.drop(columns=unneeded), 2 + ("setting" not in unneeded))
 
 
+def hyper_table(rows: Rows) -> str:
+    "The hyper-parameters of the three stages on both kinds of data, and where the paper gives them."
+    columns = [backbone_config(name, "cpu", "fp32") for name in HYPER_NETWORKS]
+    vaes = [vae_config(network.width, "fp32") for network in columns]
+    lines = []
+    for stage, configs in (("1", columns), ("2", vaes), ("3", [HEAD, HEAD])):
+        for field, words in HYPER[stage].items():
+            source = type(configs[0]).model_fields[field].description
+            values = [getattr(config, field) for config in configs]
+            lines.append([stage, words, *map(number_or_list, values), source if source.startswith("section") else "ours"])
+    for kind, words in {"plain-tuned": "ERM, tuned", "os-tuned": "oversampling, tuned"}.items():
+        pairs = [TUNED.get((name, c.epochs), {}).get(kind) for name, c in zip(HYPER_NETWORKS, columns, strict=True)]
+        shown = [" and ".join(f"{value:g}" for value in pair) if pair else "not searched yet" for pair in pairs]
+        lines.insert(len(HYPER["1"]), ["1", f"learning rate and weight decay: {words}", *shown, "ours"])
+    frame = pd.DataFrame(lines, columns=["stage", "hyper-parameter", "Fashion-MNIST", "photographs", "source"])
+    return markdown_table(frame, 2)
+
+
+def number_or_list(value) -> str:  # e.g. 0.02; or 0, 0.03, 0.3
+    return ", ".join(f"{v:g}" for v in sorted(value)) if isinstance(value, tuple) else f"{value:,g}"
+
+
 def cost_table(rows: Rows) -> str:
     lines = []
     for name, given in rows.settings.items():
@@ -373,6 +395,18 @@ def sources_table(rows: Rows) -> str:
     return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "rows", "minutes"]), 2)
 
 
+HYPER_NETWORKS = ("resnet-small", "tf_efficientnet_lite0")
+HYPER = {  # stage -> field of its configuration -> words
+    "1": {"side": "pixels of a side", "width": "D, features", "epochs": "epochs", "batch": "batch",
+          "lr": "highest learning rate", "weight_decay": "weight decay", "momentum": "momentum (Nesterov)",
+          "warmup": "share of the steps in which the rate rises"},
+    "2": {"hidden": "hidden width", "latents": "L, latents", "epochs": "epochs", "batch": "batch",
+          "lr": "learning rate (Adam)", "min_std": "least standard deviation of a feature, of the largest",
+          "logvar_clip": "bound of the log-variance"},
+    "3": {"epochs": "epochs", "batch": "batch", "lr": "highest learning rate, before its factor",
+          "factors": "factors of the rate that are tried", "decays": "weight decays that are tried",
+          "momentum": "momentum (Nesterov)"},
+}  # fmt: skip
 FIGURES = {  # key -> folder and name below figures/
     "method": "fashion-mnist-lt/figure1",
     "classes": "fashion-mnist-lt/figure2",
@@ -392,6 +426,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "choices": lambda rows: rows.file("figures/evidence/choices.md"),
     "primary": primary_table,
     "images": lambda rows: image_table(rows.settings["F"], rows.claims),
+    "hyper": hyper_table,
     "cost": cost_table,
     "sources": sources_table,
 }
