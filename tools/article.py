@@ -341,7 +341,8 @@ def hyper_table(rows: Rows) -> str:
         for field, words in HYPER[stage].items():
             source = type(configs[0]).model_fields[field].description
             values = [getattr(config, field) for config in configs]
-            lines.append([stage, words, *map(number_or_list, values), source if source.startswith("section") else "ours"])
+            source = source if source.startswith("section") else "ours"
+            lines.append([stage, words, *map(number_or_list, values), source])
     for kind, words in {"plain-tuned": "ERM, tuned", "os-tuned": "oversampling, tuned"}.items():
         pairs = [TUNED.get((name, c.epochs), {}).get(kind) for name, c in zip(HYPER_NETWORKS, columns, strict=True)]
         shown = [" and ".join(f"{value:g}" for value in pair) if pair else "not searched yet" for pair in pairs]

@@ -32,12 +32,15 @@ SECTIONS = {  # of the list of pages -> its sources
     "Library": ("nbs/lib/*.ipynb",),
 }
 API = "api.html"
-TITLES = {"README.md": "Start", "README.ko.md": "한국어", "article/article.html": "Article", "figures/README.md": "Results"}
+TITLES = {
+    "README.md": "Start", "README.ko.md": "한국어", "article/article.html": "Article", "figures/README.md": "Results",
+}  # fmt: skip
 LANGUAGES = {"README.ko.md": "ko"}
 LINK = re.compile(r'\b(href|src)="([^"]*)"')
 HEADING = re.compile(r'<h([1-3])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])[^$\n]+?(?<![\s\\])\$(?!\d)", re.DOTALL)
+ANCHOR = re.compile(r'<a class="anchor-link"[^>]*>.*?</a>')
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 
 
@@ -62,16 +65,14 @@ def list_pages(root: Path) -> list[Page]:
     for section, patterns in SECTIONS.items():
         for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
             source = path.relative_to(root).as_posix()
-            pages.append(Page(source, TITLES.get(source) or first_heading(path), section))
+            title = TITLES.get(source) or (path.stem if path.suffix == ".ipynb" else first_heading(path))
+            pages.append(Page(source, title, section))
     return pages
 
 
 def first_heading(path: Path) -> str:
-    "The title of a text or of a notebook."
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        text = "".join(nbformat.reads(text, as_version=4).cells[0]["source"])
-    return re.search(r"^# +(.+)$", text, re.MULTILINE)[1]
+    "The title of a text."
+    return re.search(r"^# +(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 
 # from a source to the body of a page
@@ -79,7 +80,8 @@ def first_heading(path: Path) -> str:
 
 def from_markdown(text: str) -> str:
     "HTML of a text as GitHub reads it, with MathML."
-    return pypandoc.convert_text(text, "html5", "gfm", extra_args=["--mathml", "--no-highlight", "--wrap=none"])
+    options = ["--mathml", "--syntax-highlighting=none", "--wrap=none"]
+    return pypandoc.convert_text(text, "html5", "gfm", extra_args=options)
 
 
 def mathml(formulas: list[str]) -> list[str]:
@@ -114,9 +116,8 @@ def from_notebook(path: Path) -> str:
     written = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     for cell, source in zip(written, replace_math([cell.source for cell in written]), strict=True):
         cell.source = source
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    return exporter.from_notebook_node(notebook)[0]
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    return ANCHOR.sub("", exporter.from_notebook_node(notebook)[0])
 
 
 def api_text(root: Path) -> str:  # Markdown
@@ -161,8 +162,11 @@ def relink(body: str, source: str, pages: dict[str, str], root: Path, out: Path)
 
 def contents(body: str) -> str:
     "The headings of a page as links."
-    found = [(int(level), anchor, re.sub(r"<[^>]+>", "", title).strip()) for level, anchor, title in HEADING.findall(body)]
-    items = [f'<li class="h{level}"><a href="#{anchor}">{title}</a></li>' for level, anchor, title in found if level > 1]
+    items = []
+    for level, anchor, title in HEADING.findall(body):
+        if level != "1":
+            words = re.sub(r"<[^>]+>", "", title).strip()
+            items.append(f'<li class="h{level}"><a href="#{anchor}">{words}</a></li>')
     return f"<ul>{''.join(items)}</ul>" if len(items) > 1 else ""
 
 
@@ -186,16 +190,19 @@ def whole_page(page: Page, pages: list[Page], body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="{LANGUAGES.get(page.source, "en")}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{escape(page.title)} – fashion_vae</title>\n<link rel="stylesheet" href="site.css">\n</head>\n<body>\n'
-        f'<nav aria-label="Pages"><strong><a href="index.html">fashion_vae</a></strong>{listing(pages, page.file)}</nav>\n'
-        + (f'<aside aria-label="On this page"><strong>On this page</strong>{toc}</aside>\n' if toc else "")
-        + f"<main>\n{body}\n</main>\n</body>\n</html>\n"
+        '<p class="top"><a href="index.html">fashion_vae</a> <a href="#pages">All pages</a></p>\n'
+        f"<main>\n{body}\n</main>\n"
+        f'<nav id="pages" aria-label="All pages"><strong>fashion_vae</strong>{listing(pages, page.file)}</nav>\n'
+        f'<aside aria-label="On this page"><strong>{"On this page" if toc else ""}</strong>{toc}</aside>\n'
+        "</body>\n</html>\n"
     )
 
 
 def stylesheet(root: Path) -> str:
     "The style of all pages, and the colours of code on a light and on a dark ground."
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
-    return f"{(root / STYLE).read_text(encoding='utf-8')}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    own = (root / STYLE).read_text(encoding="utf-8")
+    return f"{own}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
 def main(folder: str = "runs/docs") -> None:
