@@ -78,7 +78,7 @@ soak: .venv/installed
 	pytest -q --soak tests/reliability tests/workflow
 	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 
-# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: an hour
+# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: an hour and a half
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	python benchmarks/bench.py

@@ -96,7 +96,9 @@ class Processes:
     def __call__(self, work: Work, side: str, seed: int) -> tuple[float, float, int]:
         process = self.sides[side]
         print(seed, file=process.stdin, flush=True)
-        return tuple(json.loads(process.stdout.readline()))
+        if not (answer := process.stdout.readline()):
+            sys.exit(f"{work.quality} of {side}: its process ended with status {process.wait()} (-9: memory is short)")
+        return tuple(json.loads(answer))
 
     def end(self) -> None:
         for process in self.sides.values():
@@ -540,7 +542,7 @@ def network_pairs(seeds: int = 10, n_f: int = 10) -> list[dict]:
     base = backbone_config("resnet-small", DEVICE, PRECISION)
 
     def fine_tuned(seed: int, k: int, side: str) -> dict[str, float]:
-        config = base if k == 1 else tuned_config(base, "resnet-small", "os-tuned", n_f)
+        config = base if k == 1 else tuned_config(base, "resnet-small", "os-tuned")
         split = split_for_run(RunConfig(n_f=n_f, draw=100 + seed % 4, seed=seed), config.side)
         net, history = B.fine_tune(init_module(nets[side], Rng((seed,))("bench")), split, k, config, Rng((seed,)))
         with torch.no_grad():

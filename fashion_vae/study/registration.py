@@ -514,7 +514,8 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     "How many verdicts of a setting differ from those of F; empty if the setting has no rows."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
     became = [results[name, c].verdict for c in claims if results[name, c].verdict != results["F", c].verdict]
-    counts = [f"{became.count(verdict)} become {verdict}" for verdict in sorted({*became})]
+    times = {verdict: became.count(verdict) for verdict in sorted({*became})}
+    counts = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in times.items()]
     return f"{'; '.join([f'{len(claims) - len(became)} of {len(claims)} stay', *counts])}." if claims else ""
 
 # %% ../../nbs/study/17_registration.ipynb #4b62e815

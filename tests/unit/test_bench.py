@@ -202,3 +202,18 @@ def test_a_part_that_takes_too_long_is_stopped(gpu):
     start = time.monotonic()
     assert "more than the 1 seconds" in gpu.run_part("throughput", 1, ("tiny",))
     assert time.monotonic() - start < 5
+
+
+def test_equal_quality_is_measured_on_both_sides(bench, small, monkeypatch):
+    tune = bench.B.fine_tune
+
+    def quick(net, split, k, config, rng):
+        rare = split.train[split.is_minority(split.labels("train"))]
+        few = replace(split, train=np.union1d(split.train[::40], rare), val=split.val[::10])
+        return tune(net, few, 1, config.model_copy(update={"epochs": 1}), rng)
+
+    monkeypatch.setattr(bench.B, "fine_tune", quick)
+    parts = {"precision": bench.precision_pairs(1), "network": bench.network_pairs(1)}
+    for part, sides in (("precision", ("fp32", "bf16")), ("network", ("before", "after"))):
+        assert all(len(pair[side]) == 1 and np.isfinite(pair[side]).all() for pair in parts[part] for side in sides)
+    assert [len(pairs) for pairs in parts.values()] == [3, 6]

@@ -390,7 +390,7 @@ def test_changes_count_the_verdicts_that_differ(results):
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
     assert change_text(same, "F-50") == f"{n} of {n} stay."
     same["F-50", "C4"] = replace(results["F-50", "C4"], verdict="contradicted")
-    assert change_text(same, "F-50") == f"{n - 1} of {n} stay; 1 become contradicted."
+    assert change_text(same, "F-50") == f"{n - 1} of {n} stay; 1 becomes contradicted."
     assert change_text({("F", "C4"): results["F", "C4"]}, "N") == ""
 
 

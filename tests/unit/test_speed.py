@@ -91,7 +91,7 @@ def test_a_card_has_its_own_column():
 def test_what_was_not_measured_is_said():
     only = newest_parts([measured(timed([1.0], [2.0]))])
     assert wait_table(only).count("not measured") >= 2 * len(WAITS)
-    assert goals_table(only).count("| not measured |") == len(GOALS)
+    assert goals_table(only).count("not measured |") >= 2 * len(GOALS)
     assert card_table(only).count("not measured |") == len(CARD) and "no card" in card_table(only)
 
 
@@ -104,8 +104,8 @@ def test_goals_are_read_from_what_was_measured():
     rows = [line.split("|") for line in table.splitlines()[2:]]
     found = [(row[3].strip(), row[4].strip()) for row in rows]
     share = f"{roofline_fraction(shares['vae-64-one'])['larger']:.0%}"
-    assert found[0] == ("0.60", "1.0 GiB") and found[2] == ("0.50 s", "not measured")
-    assert found[4] == (share, "1.0 GiB") and found[6] == ("2.5", "1.0 GiB")
+    assert found[0] == ("0.60 of its time", "yes") and found[2] == ("0.50 s", "yes")
+    assert found[4] == (share, "no") and found[6] == ("2.5", "yes")
 
 
 def test_a_card_is_reported():
@@ -120,7 +120,7 @@ def test_a_card_is_reported():
     parts = {name: {"result": result, "revision": "a"} for name, result in results.items()}
     table = card_table(newest_parts([{"machine": "a card", "date": "now", "device": "cuda", "parts": parts}]))
     assert all(words in table for words in ("4 passed", "0.50 |", "2,750 images/s, 16.0 GiB"))
-    assert "900 in 1; 4,000 in 8" in table and "0.5000, 0.5001" in table and "Card: a card." in table
+    assert "1: 900; 8: 4,000" in table and "0.5000, 0.5001" in table and "Card: a card." in table
 
 
 def test_no_step_is_faster_than_its_bound():
