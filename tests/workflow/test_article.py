@@ -60,7 +60,8 @@ def test_every_field_is_filled(rows):
 
 def test_figures_and_tables_are_numbered_in_the_order_in_which_they_come(rows):
     text = article.fill(TEXT, rows)
-    for kind, last in (("Figure", len(article.FIGURES)), ("Table", len(article.TABLES) + 1)):  # one table is written in the text
+    tables = len(article.TABLES) + 1  # one is written in the text
+    for kind, last in (("Figure", len(article.FIGURES)), ("Table", tables)):
         assert re.findall(rf"\*\*{kind} (\d+)\.\*\*", text) == [str(n + 1) for n in range(last)]
 
 
