@@ -101,7 +101,7 @@ notebooks: .venv/installed
 lock:
 	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra export --extra controls --extra slurm --extra dev setup.py -o requirements.lock
 
-.venv/installed: requirements.lock settings.ini setup.py
+.venv/installed: requirements.lock settings.ini setup.py pyproject.toml
 	"$$PYTHON" -m venv .venv
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -302,6 +302,12 @@ def test_a_full_disk_leaves_no_half_report(found, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_is_installed():
+    command = Path(sys.executable).with_name("fashion-vae")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and all(name in done.stdout for name in ("compare", "predict", "balance", "export"))
+
+
 def test_without_typer_the_command_says_what_to_install():
     code = "import sys; sys.modules['typer'] = None; import fashion_vae.tool.cli"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
