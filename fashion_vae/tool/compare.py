@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_GROUPS', 'Trained', 'compare', 'compare_photographs', 'doubling_worth', 'class_lines', 'list_words',
-           'photograph_next', 'advice_text', 'mean_gamma_curve', 'bootstrap_accuracy', 'expected_accuracy',
-           'keep_classifier', 'keep_model']
+           'photograph_next', 'advice_text', 'mean_gamma_curve', 'bootstrap_accuracy', 'another_test',
+           'expected_accuracy', 'keep_classifier', 'keep_model']
 
 # %% ../../nbs/tool/compare.ipynb #c72b1ac0
 import io
@@ -137,6 +137,11 @@ def bootstrap_accuracy(
     drawn = (rng.integers(0, len(sizes), len(sizes)) for _ in range(n))
     low, high = np.percentile([100 * sums[i].sum() / sizes[i].sum() for i in drawn], [2.5, 97.5])
     return float(100 * right.mean()), float(low), float(high)
+
+
+def another_test(mean: float, low: float, high: float) -> tuple[float, float]:  # percent
+    "Where the accuracy on another test set of this size lies in 95 % of cases: both sets vary, so √2 times as wide."
+    return max(0.0, mean - 2**0.5 * (mean - low)), min(100.0, mean + 2**0.5 * (high - mean))
 
 # %% ../../nbs/tool/compare.ipynb #c7f21736
 def expected_accuracy(found: Trained, arm: str) -> dict[str, tuple[float, float, float]]:  # of all, common, rare

@@ -39,6 +39,7 @@ from ..lib.report import one_line
 from .checks import Collection, alike, copies, doubtful_labels, file_report, left_out
 from fashion_vae.tool.compare import (
     Trained,
+    another_test,
     class_lines,
     expected_accuracy,
     list_words,
@@ -212,11 +213,13 @@ def model_texts(found: Trained, arm: str) -> list[str]:
     for name, (mean, low, high) in sides.items():
         interval = f"[{low:.1f}, {high:.1f}]" if np.isfinite(low) else "(too few for an interval)"
         texts[name] = f"{mean:.1f} % {interval}"
+    low, high = another_test(*sides["all"])
+    where = "Other photographs vary too: of as many, taken in the same way, the model should recognise"
     return [
         f"The kept model ({remedy_label(arm)}) was trained on the first split, that is, on 60 % of the photographs.",
         f"Accuracy on its test photographs: {texts['all']}; of common classes {texts['common']}, of rare classes"
         f" {texts['rare']}. Brackets hold 95 % intervals (bootstrap).",
-    ]
+    ] + [f"{where} {low:.1f} % to {high:.1f} %."] * bool(np.isfinite(low))
 
 
 def method_texts(found: Trained) -> list[str]:

@@ -112,14 +112,18 @@ def test_a_kept_model_answers_as_it_did_on_the_test_photographs(found, tmp_path)
         assert np.abs(answers - expected).max() < 0.02 * np.abs(expected).max()
 
 
-def test_the_interval_of_the_bootstrap_covers_a_known_accuracy():
-    rng, hits = np.random.default_rng(0), 0
+def test_the_intervals_cover_a_known_accuracy_and_that_of_another_test_set():
+    rng, hits, others = np.random.default_rng(0), 0, 0
+
+    def answers() -> np.ndarray:  # photographs of a group resemble each other
+        return rng.random(300) < np.repeat(rng.beta(7, 3, 60), 5)
+
     for _ in range(300):
-        groups = np.repeat(np.arange(60), 5)
-        right = rng.random(300) < np.repeat(rng.beta(7, 3, 60), 5)  # photographs of a group resemble each other
-        _, low, high = compare.bootstrap_accuracy(right, groups, rng, 400)
+        mean, low, high = compare.bootstrap_accuracy(answers(), np.repeat(np.arange(60), 5), rng, 400)
         hits += low <= 70 <= high
-    assert 0.88 < hits / 300 < 0.99
+        low, high = compare.another_test(mean, low, high)
+        others += low <= 100 * answers().mean() <= high
+    assert 0.88 < hits / 300 < 0.99 and 0.88 < others / 300 < 0.99
 
 
 # checks
