@@ -74,7 +74,8 @@ WORDS = {  # arm -> what it does
     "vaebal": "It retrains the last layer on the features and sampled latents of a VAE, with rare images repeated.",
     "avg": "It averages plain training and balanced training, then subtracts a constant from common classes.",
     "stack": "It subtracts a constant, γ, from the scores of the common classes; validation images choose γ.",
-    "gamma-oof": "It subtracts a constant, γ, from the scores of the common classes; training images choose γ.",
+    "gamma-oof": "It subtracts a constant, γ, from the scores of the common classes. γ is chosen on training images,"
+    " each scored by a classifier that was not trained on it (out of fold).",
     "la-posthoc": "It subtracts a multiple of the logarithm of each class's share from its score.",
     "lda": "It computes a classifier from class means and a covariance, as if classes were equally frequent.",
 }
@@ -127,8 +128,10 @@ def headline(found: Comparison) -> list[str]:
     if best == BASELINE:
         return ["Use no remedy.", "Plain training has the best balance of rare and common classes (acc_h)."]
     shown = verdict(*found.gain("acc_h", best)[1:]) == "better"
-    doubt = "" if shown else " (these data do not decide whether it is better than no remedy)"
-    return [f"If rare classes matter as much as common ones, use {remedy_label(best)}{doubt}.", WORDS.get(best, "")]
+    use = f"use {remedy_label(best)}"
+    if not shown:
+        use = f"try {remedy_label(best)}. It did best, but these data do not show that acc_h is better than without it"
+    return [f"If rare classes matter as much as common ones, {use}.", WORDS.get(best, "")]
 
 
 def next_best(found: Comparison) -> str:

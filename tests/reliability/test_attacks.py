@@ -382,7 +382,7 @@ MAKE = {  # what is typed after make, and must reach the programs as it is
 @pytest.fixture
 def made(tmp_path):
     "The Makefile with stubs, which write down what reaches them."
-    for name in ("requirements.lock", "settings.ini", "setup.py"):
+    for name in ("requirements.lock", "settings.ini", "setup.py", "pyproject.toml"):
         (tmp_path / name).touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
