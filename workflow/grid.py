@@ -135,6 +135,7 @@ def make_stages(
     arms: str = "all",  # of the controls
     controls: str = "10_controls",  # the notebook that runs them
     variants: str = "all",  # of the sensitivity analysis
+    photographs: bool = False,  # P leaves out augmented arms, and so does its search
 ) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
@@ -149,7 +150,7 @@ def make_stages(
     stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
         ("controls", controls, {"arms": arms}),
-        ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
+        ("search", "12_search", {"pairs": "all", "arms": f"plain os50{'' if photographs else ' plain-aug os-aug50'}"}),
         ("head_search", "12_search", {"arms": " ".join(searched)}),
         ("sensitivity", "13_sensitivity", {"arms": variants}),
     ):
@@ -231,7 +232,7 @@ class Grid:
         controls = check_choice("--config study", config.get("study", "10_controls"), CONTROLS)
         self.model = CONTROLS[controls][0]
         variants = check_choice("--config variants", config.get("variants", "all"), VARIANTS)
-        self.stages = make_stages(self.config.protocol, arms, controls, variants)
+        self.stages = make_stages(self.config.protocol, arms, controls, variants, bool(self.photographs))
         asked = arms == "all" or variants != "all"
         self.has_sensitivity = self.has_tables and not self.natural and asked
         self._make_all_runs(config)
