@@ -127,6 +127,7 @@ def row_files(arms: Iterable[str]) -> tuple[str, ...]:
 def make_stages(
     protocol: str,
     arms: str = "all",  # of the controls
+    photographs: bool = False,  # P leaves out augmented arms, and so does its search
 ) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
@@ -141,7 +142,7 @@ def make_stages(
     stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
         ("controls", "10_controls", {"arms": arms}),
-        ("search", "12_search", {"pairs": "all", "arms": "plain os50 plain-aug os-aug50"}),
+        ("search", "12_search", {"pairs": "all", "arms": f"plain os50{'' if photographs else ' plain-aug os-aug50'}"}),
         ("head_search", "12_search", {"arms": " ".join(searched)}),
         ("sensitivity", "13_sensitivity", {"arms": "all"}),
     ):
@@ -219,7 +220,7 @@ class Grid:
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
         arms = self.settings.pop("arms", "all")
-        self.stages = make_stages(self.config.protocol, arms)
+        self.stages = make_stages(self.config.protocol, arms, bool(self.photographs))
         self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
         self._make_all_runs(config)
 
