@@ -43,7 +43,7 @@ BACKBONES = {
     "tf_efficientnet_lite0": BackboneConfig(side=224, **LITE),
     "tf_efficientnet_lite2": BackboneConfig(side=260, **LITE),
 }
-ON_CPU = {"side": 96, "epochs": 5, "batch": 32, "lr": 0.02, "flip": False, "crop": 1.0}
+ON_CPU = {"side": 96, "epochs": 5, "batch": 32, "lr": 0.02, "weight_decay": 5e-5, "flip": False, "crop": 1.0}
 AUGMENTED = {"flip": True, "crop": 0.6}
 
 # %% ../../nbs/lib/defaults.ipynb #f15dd27f
@@ -84,6 +84,12 @@ TUNED = {  # (network, epochs) -> kind of arm -> learning rate, weight decay
         "os-tuned-gamma": (0.1, 5e-3),
         "plain-aug": (0.025, 5e-6),
         "os-aug": (0.025, 5e-2),
+    },
+    ("tf_efficientnet_lite0", 5): {
+        "plain-tuned": (0.02, 5e-5),
+        "os-tuned": (0.02, 5e-2),
+        "plain-tuned-gamma": (0.02, 5e-3),
+        "os-tuned-gamma": (0.005, 5e-4),
     },
 }
 

@@ -100,7 +100,7 @@ def test_arms_that_differ_in_the_measure_share_a_search():
 # what is committed
 
 
-@pytest.mark.parametrize("dataset", ["fashion-mnist-lt"])
+@pytest.mark.parametrize("dataset", ["fashion-mnist-lt", "clothing-min200"])
 def test_the_pairs_in_use_are_the_best_of_the_committed_search_and_lie_inside_its_grid(dataset, root):
     rows = read_lines(root / "results" / dataset / "search.jsonl.gz")
     backbone = rows[0]["backbone"]

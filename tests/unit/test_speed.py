@@ -12,6 +12,7 @@ from fashion_vae.study.speed import (
     KINDS,
     WAITS,
     WORKS,
+    added_share,
     card_table,
     faults_table,
     figure_speedup,
@@ -90,9 +91,16 @@ def test_a_card_has_its_own_column():
 
 def test_what_was_not_measured_is_said():
     only = newest_parts([measured(timed([1.0], [2.0]))])
-    assert wait_table(only).count("not measured") >= 2 * len(WAITS)
+    assert wait_table(only, 0.0).count("not measured") >= 2 * len(WAITS)
     assert goals_table(only).count("not measured |") >= 2 * len(GOALS)
     assert card_table(only).count("not measured |") == len(CARD) and "no card" in card_table(only)
+
+
+def test_arms_that_were_added_are_taken_off():
+    part = CPU["commands"] | {"result": {"paper": {"seconds": {"ours": [80.0], "theirs": [100.0]}}}}
+    runs = [{"arm": "os-tuned50", "seconds": 1.0}, {"arm": "plain", "seconds": 3.0}]
+    line = wait_table(newest_parts([measured(timed([1.0], [2.0]), commands=part)]), added_share(runs)).splitlines()[2]
+    assert "0.80 of the time of the first edition; about 0.60 without" in line
 
 
 def test_goals_are_read_from_what_was_measured():
@@ -105,7 +113,7 @@ def test_goals_are_read_from_what_was_measured():
     found = [(row[3].strip(), row[4].strip()) for row in rows]
     share = f"{roofline_fraction(shares['vae-64-one'])['larger']:.0%}"
     assert found[0] == ("0.60 of its time", "yes") and found[2] == ("0.50 s", "yes")
-    assert found[4] == (share, "no") and found[6] == ("2.5", "yes")
+    assert found[4] == (share, "no") and found[6] == ("2.50", "yes")
 
 
 def test_a_card_is_reported():
