@@ -30,7 +30,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "fashion-mnist-lt": ("04_results",),
     "fashion-mnist-registered": STUDIES,
     "clothing-min200": ("study/19_senders",),
-    "evidence": ("study/17_registration",),
+    "evidence": ("study/21_verdicts",),
     "speed": ("study/15_speed",),
 }
 ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-few")}
