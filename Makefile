@@ -46,7 +46,7 @@ endif
 	@mkdir -p runs/studies/evidence
 	@given='{"rows": "$(ROWS)", "out": "runs/report"}'; \
 	python workflow/run_notebooks.py runs/studies/evidence \
-	  "{\"nbs/study/17_registration.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
+	  "{\"nbs/study/21_verdicts.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
 	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
 	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
