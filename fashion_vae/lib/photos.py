@@ -7,7 +7,7 @@ __all__ = ['MARKER', 'SLACK', 'MAX_PIXELS', 'MAX_SIDE', 'FORMATS', 'MAX_BYTES', 
            'has_whole_scan', 'UnusableImage', 'upright', 'decode_image', 'crop_resize', 'difference_hash',
            'describe_image', 'read_image', 'read_images', 'mark_copies', 'manifest_report', 'fill_pixels',
            'number_rows', 'close_gaps', 'drop_small_classes', 'build_manifest', 'near_duplicates', 'changed_files',
-           'kept_digests', 'is_current', 'kept_manifest', 'load_photographs']
+           'kept_digests', 'is_current', 'kept_manifest', 'refuse_unusable', 'load_photographs']
 
 # %% ../../nbs/lib/photos.ipynb #7b0b12c4
 import hashlib
@@ -386,6 +386,18 @@ def kept_manifest(
         atomic_write(target / "report.csv", report.to_csv().encode())
         return manifest, np.load(target / "pixels.npy", mmap_mode="r"), digest
 
+# %% ../../nbs/lib/photos.ipynb #0220f69c
+def refuse_unusable(manifest: pd.DataFrame, folder: Path) -> None:
+    "Raise `InputError` with the commonest reason if no photograph of a collection can be used."
+    if (manifest["reason"] == "").any():
+        return
+    reasons = manifest["reason"].value_counts()
+    first = manifest["file"][manifest["reason"] == reasons.index[0]].min()
+    raise InputError(
+        f"{folder}: none of the {len(manifest)} listed photographs can be used; the commonest reason is"
+        f" {reasons.index[0]!r} ({reasons.iloc[0]} of them, for example {first!r})"
+    )
+
 # %% ../../nbs/lib/photos.ipynb #77cf41c4
 def load_photographs(
     dataset: str,  # folder, fashionstyle14 or clothing
@@ -395,11 +407,13 @@ def load_photographs(
     runs: Path,  # keeps what is made
     group: str = "auto",  # column with the groups, as in `list_images`
 ) -> tuple[pd.DataFrame, np.ndarray, str]:  # manifest; pixels by its row; their SHA-256
-    "A collection, checked and kept as pixels. Raise `InputError` if it cannot be listed."
+    "A collection, checked and kept as pixels. Raise `InputError` if it cannot be listed or no photograph is usable."
     if not 1 <= side <= MAX_SIDE:
         raise InputError(f"parameter side = {side}: allowed are 1 to {MAX_SIDE} pixels")
     folder = resolve_root(dataset, root, runs)
     listed = list_images(dataset, str(folder) if root or dataset == "clothing" else "", csv, group)
     column = f"\0{group}" * (group != "auto")  # no path holds a zero byte
     digest = hashlib.sha256(f"{folder.resolve()}/{csv}{column}".encode()).hexdigest()[:8]
-    return kept_manifest(folder, listed, side, runs / "photos" / f"{dataset}-{digest}-{side}")
+    manifest, *pixels = kept_manifest(folder, listed, side, runs / "photos" / f"{dataset}-{digest}-{side}")
+    refuse_unusable(manifest, folder)
+    return manifest, *pixels

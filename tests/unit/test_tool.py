@@ -246,6 +246,9 @@ BAD = {
     "a table with a path that leads out": (
         lambda p: (made_up_photographs(p, SHAPES) / "t.csv").write_text("image,label\n../../x.png,b\n"),
         ("--csv", "t.csv"), "x.png"),
+    "a table whose photographs are missing": (
+        lambda p: (made_up_photographs(p, SHAPES) / "t.csv").write_text("image,label\ndisc 1,b\ndisc 2,a\n"),
+        ("--csv", "t.csv"), "none of the 2 listed photographs can be used; the commonest reason is 'missing'"),
     "an unknown group": (
         lambda p: (made_up_photographs(p, SHAPES) / "t.csv").write_text("image,label\ndisc/disc 1.png,b\n"),
         ("--csv", "t.csv", "--group", "owner"), "owner"),
