@@ -33,7 +33,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "evidence": ("study/21_verdicts",),
     "speed": ("study/15_speed",),
 }
-ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-few")}
+ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
     "README.md": ["evidence/summary", "evidence/answer", "fashion-mnist-registered/comparison_10"],
