@@ -24,14 +24,9 @@ from fashion_vae.study.registration import (
     Setting,
     SettingRows,
     claim_differences,
-    claim_line,
-    claim_order,
     claim_parts,
     combined_p,
-    image_interval,
     missing,
-    one_answer,
-    resampled_means,
     setting_rows,
     untestable,
     verdict_of,
@@ -39,6 +34,7 @@ from fashion_vae.study.registration import (
 )
 from .sensitivity import joint_variants
 from .statistics import MARGIN, holm, image_weights, paired_tests
+from .verdicts import claim_line, claim_order, image_interval, one_answer, resampled_means
 
 # %% ../../nbs/study/24_names.ipynb #7dfb2595
 N_F = (1, 2, 5, 10)

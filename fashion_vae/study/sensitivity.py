@@ -22,7 +22,7 @@ from ..lib.defaults import HeadConfig, VaeConfig
 from ..lib.heads import FittedHead, HeadData, train_heads
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, plain_log_ticks, principal_axes, short_name
-from ..pipeline import Run, feature_set, head_row
+from ..pipeline import Run, feature_identity, feature_set, head_row
 from .multimodal import JointConfig, joint_arm
 from ..vae import beta_at, sample_latents
 
@@ -205,7 +205,7 @@ def variant_row(run: Run, variant: Variant) -> dict:
     other = run.config.model_copy(update={"features": variant.features or run.config.features})
     features = feature_set(replace(run, config=other), run.vae.model_copy(update=variant.vae))
     fitted = variant_head(run, features, variant)
-    changed = {"vae": variant.vae, "head": variant.head, "features": other.features} | variant.rules
+    changed = {"vae": variant.vae, "head": variant.head} | feature_identity(replace(run, config=other)) | variant.rules
     row = head_row(run, features, variant.name, replace(fitted, extra=fitted.extra | {"k": variant.k}), changed)
     return {name: value for name, value in row.items() if name != "history"}
 
