@@ -1,5 +1,6 @@
 # make paper: all experiments and Table 2; make test: all tests; make lab: the notebooks
 # On photographs: make paper DATA=clothing, or DATA=folder ROOT=photos/ [CSV=labels.csv] [PROTOCOL=natural]
+# [FEATURES=features.npz]
 # What is typed after make is text: make expands nothing in it, and it reaches a shell only through the environment.
 is_typed = $(findstring command,$(origin $1))
 # only what is typed after make: the environment may use a name like ROOT for something else
@@ -8,6 +9,7 @@ export FASHION_VAE_DATA := $(call typed,DATA)
 export FASHION_VAE_ROOT := $(call typed,ROOT)
 export FASHION_VAE_CSV := $(call typed,CSV)
 export FASHION_VAE_PROTOCOL := $(call typed,PROTOCOL)
+export FASHION_VAE_FEATURES := $(call typed,FEATURES)
 export ARGS := $(call typed,ARGS)
 export PYTHON ?= python3.11
 export CORES ?= all
@@ -16,7 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 $(foreach name,$(.VARIABLES),$(if $(call is_typed,$(name)),$(eval override $(name) := $$(value $(name)))))
 
 override SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORES"
-override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL=
+override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL= FASHION_VAE_FEATURES=
 override ROWS = $(if $(RERUN),runs/report,results)
 
 .PHONY: docs paper evidence search publish article test soak bench gpu lab sync notebooks lock
@@ -44,7 +46,7 @@ endif
 	@mkdir -p runs/studies/evidence
 	@given='{"rows": "$(ROWS)", "out": "runs/report"}'; \
 	python workflow/run_notebooks.py runs/studies/evidence \
-	  "{\"nbs/study/17_registration.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
+	  "{\"nbs/study/21_verdicts.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
 	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
 	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
@@ -102,14 +104,14 @@ sync: .venv/installed
 
 # The committed outputs: run every notebook where it stands, without progress bars
 notebooks: .venv/installed
-	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb nbs/lib/*.ipynb nbs/study/*.ipynb
+	TQDM_DISABLE=1 jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb nbs/lib/*.ipynb nbs/study/*.ipynb nbs/tool/*.ipynb
 	$(MAKE) sync
 
 # New versions of everything, with hashes; needs uv
 lock:
-	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra controls --extra slurm --extra dev setup.py -o requirements.lock
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-header --extra photos --extra export --extra controls --extra slurm --extra dev setup.py -o requirements.lock
 
-.venv/installed: requirements.lock settings.ini setup.py
+.venv/installed: requirements.lock settings.ini setup.py pyproject.toml
 	"$$PYTHON" -m venv .venv
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

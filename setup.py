@@ -19,7 +19,8 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["fashion_vae", "fashion_vae.*"]),
-    package_data={"fashion_vae": ["*.npz", "*.txt"]},
+    package_data={"fashion_vae": ["*.npz", "*.txt", "*.jinja", "clothing/*"]},
+    entry_points={"console_scripts": project["console_scripts"].split()},
     install_requires=project["requirements"].split(),
-    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "controls", "slurm", "dev")},
+    extras_require={e: project[f"{e}_requirements"].split() for e in ("photos", "export", "controls", "slurm", "dev")},
 )

@@ -39,6 +39,7 @@ class ImageData:
     names: np.ndarray  # (N,) digests, one an image
     digest: str  # SHA-256 of all of it
     groups: np.ndarray | None = None  # (N,) names: each group is in one phase; None: no groups
+    files: np.ndarray | None = None  # (N,) paths below the root; None: the images have no files
 
     def indices(self, label: int, phase: str) -> np.ndarray:
         "The images of one class in one phase, in the order of the file."
@@ -163,12 +164,12 @@ def make_split(
 # %% ../nbs/00_data.ipynb #72a6c2ad
 def natural_split(images: ImageData) -> FewShotSplit:
     "All images as they are. Raise `InputError` if no class has under half the mean number of images."
-    counts = np.bincount(images.labels[images.phase == 0])
+    counts = np.bincount(images.labels)  # of all phases, so that every split has the same rare classes
     minority = tuple(np.flatnonzero(counts < counts.mean() / 2).tolist())
     if not minority:
         raise InputError(
-            f"parameter protocol = 'natural': no class of {images.name} has under half the mean of"
-            f" {counts.mean():.0f} training images; use protocol = gfsl"
+            f"no class of {images.name} is rare: none has under half the mean of {counts.mean():.0f} images;"
+            " protocol = gfsl makes some classes rare"
         )
     return FewShotSplit(images, minority, *(np.flatnonzero(images.phase == i) for i in range(3)))
 
@@ -203,7 +204,10 @@ def assign_phases(labels: np.ndarray, names: np.ndarray, classes: tuple[str, ...
         idx = np.flatnonzero(labels == label)
         n_train, n_val, n_test = split_counts(len(idx))
         if not (n_train and n_val and n_test):
-            raise InputError(f"class {c!r} has {len(idx)} usable images; each class needs at least 3")
+            raise InputError(
+                f"class {c!r} has {len(idx)} usable images; each class needs at least 3"
+                " (min_images = 3 leaves out the classes with fewer)"
+            )
         order = idx[hash_rank(salt, names[idx].tolist())]
         phase[order[n_train : n_train + n_val]] = 1
         phase[order[n_train + n_val :]] = 2
@@ -251,7 +255,8 @@ def split_photographs(
     phase = assign(labels, keys, classes, salt)
     content = hashlib.sha256(f"{digest}{classes}{labels.tolist()}{phase.tolist()}".encode()).hexdigest()
     used = pixels[: len(rows)] if len(rows) == rows.max() + 1 else pixels[rows]  # a slice is not copied
-    return ImageData(name, used, labels, phase, classes, names, content, groups)
+    files = usable["file"].to_numpy(object) if "file" in usable else None
+    return ImageData(name, used, labels, phase, classes, names, content, groups, files)
 
 # %% ../nbs/00_data.ipynb #7080baa3
 def load_images(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_N_F', 'PAPER', 'CHOSEN_BY', 'DRAWS', 'LEGEND', 'ReportConfig', 'read_rows', 'table_1', 'paper_gains',
-           'table_2_cell', 'setting_text', 'table_2_lines', 'table_2', 'paired_difference', 'difference_table',
-           'findings', 'select_rows', 'figure_2', 'figure_3', 'figure_4']
+           'table_2_cell', 'setting_text', 'table_2_lines', 'table_2', 'paired_difference', 'least_and_most',
+           'difference_table', 'findings', 'select_rows', 'figure_2', 'figure_3', 'figure_4']
 
 # %% ../nbs/04_results.ipynb #a2af6784
 from collections import Counter
@@ -48,11 +48,14 @@ def read_rows(path: Path) -> list[dict]:
 
 # %% ../nbs/04_results.ipynb #d7b8146f
 def table_1(row: dict) -> str:  # Markdown; row: any that classifies
-    "Images per class and phase: those of the data set at hand, and the paper's."
+    "Images per class and phase: those of the data set at hand and, except for a folder of photographs, the paper's."
     numbers = zip(*(row["images"][phase] for phase in ("train", "val", "test")), strict=True)
     ours = dict(zip(row["classes"], numbers, strict=True))
     text = ["**Table 1.** Images per class.\n"]
-    for title, table in ((escape_markdown(row["dataset"]), ours), ("FashionStyle14 (Park 2021, Table 1)", TABLE_1)):
+    tables = {escape_markdown(row["dataset"]): ours}
+    if not row["dataset"].startswith("folder-"):
+        tables["FashionStyle14 (Park 2021, Table 1)"] = TABLE_1
+    for title, table in tables.items():
         lines = [[escape_markdown(name), *counts, sum(counts)] for name, counts in table.items()]
         lines.append(["Total", *np.sum([line[1:] for line in lines], axis=0)])
         frame = pd.DataFrame(lines, columns=["Class", "Training", "Validation", "Test", "Total"])
@@ -153,11 +156,16 @@ def paired_difference(
     return (first - second).dropna()
 
 # %% ../nbs/04_results.ipynb #82997e18
+def least_and_most(differences: pd.Series) -> tuple[float, float]:  # NaN for one draw
+    "The range of differences over draws."
+    return (differences.min(), differences.max()) if len(differences) > 1 else (np.nan, np.nan)
+
+
 def difference_table(
     scored: pd.DataFrame,
     pairs: list[tuple],  # a and b of paired_difference
     measure: str = "acc_h",
-    interval=lambda differences: (differences.min(), differences.max()),
+    interval=least_and_most,
 ) -> pd.DataFrame:  # text; a line for each pair, a column for each n_f
     "Mean paired differences with an interval."
     lines = []
@@ -173,7 +181,8 @@ def findings(scored: pd.DataFrame, dataset: str) -> str:  # Markdown
     frame = difference_table(scored, [(a.name, b.name) for a, b, _ in pairs])
     frame.insert(0, "difference", [f"{a.label} − {b.label}" for a, b, _ in pairs])
     frame.insert(1, "shows", [meaning for *_, meaning in pairs])
-    draws = f"mean over {scored['draw'].nunique()} draws [least, most]"
+    draws = scored["draw"].nunique()
+    draws = f"mean over {draws} draws [least, most]" if draws > 1 else "one draw"
     return f"Difference in acc_h on {escape_markdown(dataset)}, in points: {draws}.\n\n{markdown_table(frame, left=2)}"
 
 # %% ../nbs/04_results.ipynb #fdfe4d98

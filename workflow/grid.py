@@ -19,14 +19,14 @@ import yaml
 
 from fashion_vae.data import split_counts
 from fashion_vae.lib.arms import study_arms, table_arms
-from fashion_vae.lib.config import RunConfig, read_parameters, run_id, weights_name
+from fashion_vae.lib.config import DataConfig, RunConfig, read_parameters, run_id, source_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
-from fashion_vae.lib.listing import content_key, list_images
+from fashion_vae.lib.listing import content_key, file_version, list_images
 from fashion_vae.lib.photos import drop_small_classes
 from fashion_vae.lib.records import run_fields
 from fashion_vae.lib.rows import REMEDY, read_lines
 
-VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL"}  # of the Makefile
+VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTOCOL", "features": "FEATURES"}  # of make
 DATA, RESULTS = "nbs/00_data.ipynb", "nbs/04_results.ipynb"
 FIGURES = ("methods", "figure1", "figure2", "figure3", "figure4", "recall", "confusion", "latents")
 FIGURE_FILES = ("svg", "png", "txt")  # txt: the caption
@@ -99,7 +99,7 @@ def allowed_n_f(
     if not allowed:
         raise InputError(
             f"{name!r} has {n} pictures, {n_train} for training, and the least n_f is {min(wanted)};"
-            " try PROTOCOL=natural"
+            " try PROTOCOL=natural, or --config min_images=… to leave small classes out"
         )
     note = f"{name!r} has {n_train} pictures for training: n_f = {allowed} of {wanted}"
     return allowed, note if allowed != wanted else ""
@@ -203,7 +203,7 @@ def name_results(config: RunConfig) -> str:
     for field, form in forms.items():
         value = getattr(config, field)
         if value != getattr(default, field):
-            parts.append(form.format(weights_name(value) if field == "weights" else value))
+            parts.append(form.format(source_name(value) if field == "weights" else value))
     return "-".join(parts)
 
 
@@ -216,6 +216,8 @@ class Grid:
         self.config = read_parameters(self.settings, RunConfig)  # of all runs, but for n_f, draw and seed
         self.natural = self.config.protocol == "natural"
         self.photographs = content_key(self.config.dataset, self.config.root, self.config.csv, self.config.group)
+        version = f" {file_version(Path(self.config.features))}" * self.config.has_feature_file
+        self.content = self.photographs + version  # of all files that are read
         self.name = name_results(self.config) + (f"-{file_name(config['label'])}" if config.get("label") else "")
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
@@ -261,7 +263,7 @@ class Grid:
 
     def data_parameters(self) -> str:  # JSON
         "The same for 00_data."
-        names = (*VARIABLES, "group", "min_images")
+        names = [name for name in (*VARIABLES, "group", "min_images") if name in DataConfig.model_fields]
         given = {name: self.settings.get(name) for name in names} | {"n_f": self.by_id[self.first].n_f}
         return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
 
@@ -339,9 +341,23 @@ def gather(
     atomic_write(Path(target), gzip.compress(data, mtime=0) if target.endswith(".gz") else data)
 
 
+def write_advice(folder: Path) -> None:
+    "Write remedies.md from the rows of the studies."
+    from fashion_vae.lib.advice import WORDS, Comparison, advice_markdown, share_of_tests  # slow, and rarely needed
+    from fashion_vae.lib.metrics import metrics_table
+
+    rows = [row for row in read_lines(folder / "studies.jsonl.gz") if row["arm"] in WORDS]
+    if rows:
+        found = Comparison(metrics_table(rows), share_of_tests(rows))
+        atomic_write(folder / "remedies.md", advice_markdown(found, rows[0]["dataset"]).encode())
+
+
 def show_report(environ: dict = os.environ) -> None:
     "Print the tables, the note on groups and the verdict that the grid of these settings left."
-    folder = Path("runs/report", RunConfig(**read_settings({}, environ)).data_name)
+    run = RunConfig(**read_settings({}, environ))
+    folder = Path("runs/report", run.setting)
+    if run.protocol == "natural" and run.is_frozen:  # 04_results compares fine-tuned networks alone
+        write_advice(folder)
     for name in ("remedies.md", "table2.md", "findings.md", "grouping.txt", "reproduced.md"):
         if (folder / name).is_file():
             print((folder / name).read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .config import is_feature_file, is_frozen
 from .files import InputError
 
 # %% ../../nbs/lib/arms.ipynb #46ac213b
@@ -36,6 +37,7 @@ class Kind:
     fine_tuned: bool = False  # is the whole network trained for it?
     compared: bool = False  # is it a line of the method comparison?
     has_gamma: bool = False  # does it correct the logits of common classes itself?
+    linear: bool = True  # are its logits W x + b?
     tuned: Literal["", "acc_h", "acc_h_gamma"] = ""  # by which validation measure its own pair was searched
     augmented: bool = False  # are its training images mirrored and cropped?
     claimed: tuple[str, ...] = ()  # which choices a claim compares: main, acc, gamma; rows keep their answers
@@ -107,13 +109,14 @@ add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference
 family = "augmented images"
 add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=("main",))
 family = "closed form"
-add_kind("ncm", "nearest class mean", family, "x", reference="Wang et al. 2019", **single)
+add_kind("ncm", "nearest class mean", family, "x", linear=False, reference="Wang et al. 2019", **single)
 add_kind("lda", "linear discriminant analysis", family, "x", reference="Ledoit and Wolf 2004", **single)
 family = "other losses"
 add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=("main",),
          reference="Menon et al. 2021", **single)  # fmt: skip
 add_kind("cb", "class-balanced loss", family, "x", reference="Cui et al. 2019", **single)
-add_kind("ldam-drw", "LDAM-DRW", family, "x", claimed=("gamma",), reference="Cao et al. 2019", **single)
+add_kind("ldam-drw", "LDAM-DRW", family, "x", linear=False, claimed=("gamma",), reference="Cao et al. 2019",
+         **single)  # fmt: skip
 family = "post-hoc correction"
 add_kind("la-posthoc", "post-hoc logit adjustment", family, "own head", has_gamma=True,
          reference="Menon et al. 2021", **single)  # fmt: skip
@@ -214,7 +217,9 @@ def not_available(
         return ""
     if arm.kind.fine_tuned and arm.kind.name not in (BASELINE, UPPER_BOUND):
         return "it trains the network, and these features come from another one"
-    if features == "imagenet":
+    if arm.kind.family == "augmented images" and is_feature_file(features):
+        return "it needs the network, and a file of features has none"
+    if is_frozen(features):
         return "it is plain here" if arm.name == "crt1" else ""
     return "it starts from the head of plain" if arm.kind.family == "post-hoc correction" else ""
 

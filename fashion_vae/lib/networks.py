@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from .defaults import BACKBONES, BackboneConfig
+from .defaults import BACKBONES, BackboneConfig, check_backbone, is_timm
 from .distributed import shard
-from .files import InputError, check_choice, printable, read_regular
+from .files import InputError, printable, read_regular
 from .training import autocast
 
 # %% ../../nbs/lib/networks.ipynb #eb264718
@@ -47,8 +47,8 @@ def as_input(
 
 
 def in_channels(net: nn.Module) -> int:
-    "Channels of the first convolution."
-    return next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
+    "Channels of the first convolution; 3 if there is none."
+    return next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
 
 # %% ../../nbs/lib/networks.ipynb #06d0184b
 def augment(
@@ -200,13 +200,21 @@ def _from_file(weights: str) -> dict:
         raise InputError(f"parameter weights = {weights!r}: it cannot be read ({problem})") from None
 
 
+def _classifiers(net: nn.Module) -> tuple[str, ...]:
+    "How the names of a classifier's arrays begin, in files of torchvision and in those of this network of timm."
+    own = (getattr(net, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = ("fc", "classifier", *((own,) if isinstance(own, str) else own))
+    return tuple(f"{name}." for name in names)
+
+
 def _load(net: nn.Module, state: dict, weights: str) -> nn.Module:
     "Load a state without its classifier. Raise `InputError` if it does not fit or holds impossible numbers."
     try:
         if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
             raise ValueError("it holds something else; needed are arrays by name")
-        state = {str(k): v for k, v in state.items() if not str(k).startswith(("fc.", "classifier."))}
-        for name, v in net.state_dict().items():
+        own = net.state_dict()
+        state = {str(k): v for k, v in state.items() if k in own or not str(k).startswith(_classifiers(net))}
+        for name, v in own.items():
             if name in state and state[name].is_floating_point() != v.is_floating_point():
                 raise ValueError(f"array {name!r} is {state[name].dtype}; needed is {v.dtype}")
         net.load_state_dict(state)
@@ -217,17 +225,17 @@ def _load(net: nn.Module, state: dict, weights: str) -> nn.Module:
 
 # %% ../../nbs/lib/networks.ipynb #789b1892
 def make_backbone(
-    name: str,  # one of BACKBONES
+    name: str,  # one of BACKBONES, or of timm
     weights: str = "none",  # none, a published name (imagenet; torchvision's), or a file
 ) -> nn.Module:  # (B, channels, H, W) -> x, (B, D)
     "Build a network. Raise `InputError` for an unknown name or weights that are not available."
-    check_choice("parameter backbone", name, BACKBONES)
+    check_backbone(name)
     state = None
     if name == "resnet-small":
         net = resnet_small(BACKBONES[name].width)
-    elif name in PACKAGED:
+    elif is_timm(name):
         net = _timm(name)
-        state = packaged_weights(name) if weights == "imagenet" else None
+        state = packaged_weights(name) if weights == "imagenet" and name in PACKAGED else None
     else:
         from torchvision.models import get_model, get_model_weights
 

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENTITIES', 'one_line', 'escape_markdown', 'markdown_table', 'format_ci', 'update_blocks', 'corrected_error',
-           'corrected_interval', 'remedy_table', 'remedy_report', 'compare_rows', 'environment_text', 'difference_text',
-           'reproduction_report']
+           'corrected_interval', 'compare_rows', 'environment_text', 'difference_text', 'reproduction_report']
 
 # %% ../../nbs/lib/report.ipynb #c68524c1
 import re
@@ -14,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from .arms import BASELINE, parse_arm
 from .rows import acc_h_of, changed_fields, environment, run_key
 
 # %% ../../nbs/lib/report.ipynb #16e8ade7
@@ -40,7 +38,7 @@ def escape_markdown(text: str) -> str:  # one line of Markdown
 def markdown_table(frame: pd.DataFrame, left: int = 1) -> str:  # left: columns aligned to the left
     "A frame as a Markdown table, without its index."
     align = ["left" if i < left else "right" for i in range(frame.shape[1])]
-    text = frame.map(lambda cell: str(cell).replace("|", "\\|").replace("\n", " "))
+    text = frame.map(lambda cell: one_line(str(cell)).replace("|", "\\|"))
     return text.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
 
 
@@ -82,41 +80,6 @@ def corrected_interval(
         return float("nan"), float("nan")
     half = float(t.ppf((1 + level) / 2, splits - 1) * corrected_error(np.asarray(differences), test_share))
     return mean - half, mean + half
-
-# %% ../../nbs/lib/report.ipynb #b3d2d5d9
-def remedy_table(
-    test: pd.DataFrame,  # acc_h, a line for each split and a column for each arm
-    arms: list[str],  # the best in validation first
-    test_share: float,  # test images over training images
-) -> pd.DataFrame:  # text
-    "acc_h of each method, its gain over ERM, and the lead of the first method."
-    lines = []
-    for name in arms:
-        gain, lead = test[name] - test[BASELINE], test[arms[0]] - test[name]
-        cells = [format_ci(d.mean(), *corrected_interval(d.to_numpy(), test_share)) for d in (gain, lead)]
-        lines.append([parse_arm(name).label, f"`{name}`", f"{test[name].mean():.1f}", *cells])
-    best, erm = parse_arm(arms[0]).label, parse_arm(BASELINE).label
-    return pd.DataFrame(lines, columns=["method", "code", "acc_h", f"this − {erm}", f"{best} − this"])
-
-# %% ../../nbs/lib/report.ipynb #ba2eb492
-def remedy_report(scored: pd.DataFrame, dataset: str, test_share: float) -> str:  # Markdown
-    "Which method to use under the protocol natural, its gain over ERM, and how certain the gain is."
-    test, val = (scored.pivot_table(index="draw", columns="arm", values=v) for v in ("acc_h", "val_acc_h"))
-    arms = list(val.drop(columns=BASELINE).mean().sort_values(ascending=False, kind="stable").index)
-    chosen = val[arms].idxmax(axis=1)  # split -> arm
-    gain = np.array([test.loc[split, arm] - test.loc[split, BASELINE] for split, arm in chosen.items()])
-    low, high = corrected_interval(gain, test_share)
-    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "not decided by these splits"
-    times = ", ".join(f"{parse_arm(arm).label} {n}" for arm, n in chosen.value_counts().items())
-    dataset = escape_markdown(dataset)
-    return f"""\
-On {dataset}, {parse_arm(BASELINE).label} has an acc_h of {test[BASELINE].mean():.1f}. Validation chooses a
-method in each split (times chosen: {times}). The chosen method changes acc_h by
-**{format_ci(gain.mean(), low, high)} points**: {verdict}. Use **{parse_arm(arms[0]).label}** (`{arms[0]}`),
-the best in validation on average. Numbers are means over {len(test)} splits with 95 % intervals. A method
-with γ chooses γ on the same validation images. This favours it where a rare class has few of them.
-
-{markdown_table(remedy_table(test, arms, test_share), left=2)}"""
 
 # %% ../../nbs/lib/report.ipynb #5f066301
 def compare_rows(rows: list[dict], published: list[dict]) -> list[dict]:

@@ -195,7 +195,7 @@ def side_by_side(
     "A photo and the answers of two arms. Raise `InputError` if it cannot be read or an arm does not exist."
     name = name or ("photo" if isinstance(photo, bytes) else Path(photo).name)
     pixels = read_photo(photo, model.config.side, name)
-    answers = [class_probabilities(pixels, model, arm) for arm in arms]
+    answers = [class_probabilities(pixels[None], model, arm)[0] for arm in arms]
     named = {arm_heading(model, arm): answer for arm, answer in zip(arms, answers, strict=True)}
     sentence = origin_sentence(model, arms)
     text = f"<div style='flex: 1 1 20em'>{answers_html(named, top)}<p>{sentence}</p></div>"

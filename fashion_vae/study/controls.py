@@ -46,6 +46,7 @@ from fashion_vae.pipeline import (
     arm_row,
     backbone_stage,
     evaluate,
+    feature_identity,
     feature_set,
     finetuned_row,
     full_run,
@@ -337,9 +338,9 @@ def null_head(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
 def full_row(run: Run) -> dict:
     "The row of the arm that trains on all images; it is trained once for all draws."
     whole, split = full_run(run), full_split(run.split.images, run.split.minority)
-    if run.config.features == "imagenet":
+    if run.config.is_frozen:
         features = replace(feature_set(whole), split=split)
-        identity = stage_identity(whole, whole.backbone, whole.vae, features=run.config.features)
+        identity = stage_identity(whole, whole.backbone, whole.vae, **feature_identity(whole))
         return head_row(run, features, UPPER_BOUND, plain_head(whole, features).fitted, identity)
     arrays, record = backbone_stage(whole)
     result = evaluate(split, {p: arrays[f"logits.{p}"] for p in ("val", "test")})
@@ -353,7 +354,7 @@ def control_row(run: Run, features: FeatureSet, arm: Arm) -> dict:
         return full_row(run)
     if not arm.kind.fine_tuned:
         return arm_row(run, features, arm.name)[0]
-    return plain_row(run, features) if run.config.features == "imagenet" else finetuned_row(run, arm.name)[0]
+    return plain_row(run, features) if run.config.is_frozen else finetuned_row(run, arm.name)[0]
 
 
 def control_rows(

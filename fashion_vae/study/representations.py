@@ -7,7 +7,7 @@ __all__ = ['N_DIRECTIONS', 'NOISE', 'PAPER_WIDTH', 'VIEW', 'SCALE', 'component_v
            'random_whitening', 'projected_head', 'principal_components', 'random_directions', 'scaled_noise',
            'beta_for_width', 'rescaled_beta', 'random_views', 'figure_views', 'trained_network', 'view_features',
            'head_on_views', 'augmented_head', 'class_means', 'closed_form_head', 'nearest_class_mean',
-           'shrunk_covariance', 'discriminant', 'shrinkage_lda']
+           'shrunk_covariance', 'inverse_covariance', 'discriminant', 'shrinkage_lda']
 
 # %% ../../nbs/study/18_representations.ipynb #a2445c84
 import math
@@ -23,6 +23,7 @@ from ..classifier import FeatureSet, latent_head
 from ..data import repeat_counts
 from ..lib.arms import KINDS, PROPOSED, Arm, builds
 from ..lib.defaults import BACKBONES, LITE, BackboneConfig, VaeConfig
+from ..lib.files import InputError
 from ..lib.heads import FittedHead, HeadData, train_heads
 from ..lib.metrics import validation_metrics
 from ..lib.networks import as_input, augment, in_channels
@@ -166,7 +167,9 @@ def figure_views(pixels: np.ndarray, config: BackboneConfig, g: torch.Generator)
 
 # %% ../../nbs/study/18_representations.ipynb #50382137
 def trained_network(run: Run) -> nn.Module:
-    "The network whose features a run uses."
+    "The network whose features a run uses. Raise `InputError` if they come from a file."
+    if run.config.has_feature_file:
+        raise InputError(f"parameter features = {run.config.features!r}: a file has no network, and these arms need it")
     arrays, part = features_for(run), "net.0."
     state = {name.removeprefix(part): torch.from_numpy(v) for name, v in arrays.items() if name.startswith(part)}
     net = new_backbone(run.config)
@@ -269,12 +272,18 @@ def shrunk_covariance(
     return std[:, None] * ((1 - a) * covariance + a * target) * std
 
 # %% ../../nbs/study/18_representations.ipynb #9c6e7e8b
+def inverse_covariance(x: Tensor, y: Tensor) -> Tensor:  # (N, D) float64, (N,) -> (D, D)
+    "The pseudo-inverse of the mean covariance within classes, weighted by their sizes."
+    n = y.bincount()
+    covariance = sum(n[c] / n.sum() * shrunk_covariance(x[y == c]) for c in range(len(n)))
+    return torch.linalg.pinv(covariance, hermitian=True)
+
+
 def discriminant(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (N, D), (N,) -> (C, D), (C,)
     "Weights and bias of linear discriminant analysis with classes that are equally likely."
     x = x.double()
-    means, n = class_means(x, y), y.bincount()
-    covariance = sum(n[c] / n.sum() * shrunk_covariance(x[y == c]) for c in range(len(n)))
-    weight = means @ torch.linalg.pinv(covariance, hermitian=True)
+    means = class_means(x, y)
+    weight = means @ inverse_covariance(x, y)
     return weight, -0.5 * (means * weight).sum(1)
 
 # %% ../../nbs/study/18_representations.ipynb #2b99aa53

@@ -22,7 +22,7 @@ from ..lib.defaults import HEAD, BackboneConfig
 from ..lib.metrics import best_gammas, n_f_label, validation_metrics
 from ..lib.plots import RARE, WIDTH
 from ..lib.records import make_row
-from ..pipeline import Run, arm_config, backbone_stage, fit_arm, stage_identity
+from ..pipeline import Run, arm_config, backbone_stage, feature_identity, fit_arm, stage_identity
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c007
 class SearchConfig(RunConfig):
@@ -187,7 +187,7 @@ def wide_row(run: Run, features: FeatureSet, arm: Arm) -> dict:
     with_gamma = [round(gamma["val_acc_h"], 6) for gamma in gammas]
     scores = [s | {"val_acc_h_gamma": value} for s, value in zip(fitted.search, with_gamma, strict=True)]
     result = {"searched": arm.name, "candidates": scores, "val_acc_h_gamma": max(with_gamma)}
-    config = stage_identity(run, run.backbone, run.vae, run.head, features=run.config.features)
+    config = stage_identity(run, run.backbone, run.vae, run.head, **feature_identity(run))
     return make_row(run.config, f"{arm.name}: wide grid", result | {"config": config})
 
 # %% ../../nbs/study/12_search.ipynb #5ea4c028

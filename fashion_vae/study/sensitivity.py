@@ -22,7 +22,7 @@ from ..lib.defaults import HeadConfig, VaeConfig
 from ..lib.heads import HeadData, train_heads
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, plain_log_ticks, principal_axes, short_name
-from ..pipeline import Run, feature_set, head_row
+from ..pipeline import Run, feature_identity, feature_set, head_row
 from ..vae import beta_at, sample_latents
 
 # %% ../../nbs/study/13_sensitivity.ipynb #a56922e1
@@ -181,7 +181,7 @@ def variant_row(run: Run, variant: Variant) -> dict:
     data = latent_head(run, features, Arm(KINDS[variant.kind], variant.k))
     data = variant.data(features, data) if variant.data else data
     fitted = replace(train_heads(features, data, run.head, **variant.rules), extra={"k": variant.k})
-    changed = {"vae": variant.vae, "head": variant.head, "features": other.features} | variant.rules
+    changed = {"vae": variant.vae, "head": variant.head} | feature_identity(replace(run, config=other)) | variant.rules
     row = head_row(run, features, variant.name, fitted, changed)
     return {name: value for name, value in row.items() if name != "history"}
 

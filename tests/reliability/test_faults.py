@@ -294,7 +294,8 @@ def a_model(folder: Path):
     config = RunConfig(n_f=5, runs=str(folder / "runs"))
     net = {f"net.{n}": w.numpy() for n, w in torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict().items()}
     net["net.1.weight"], net["net.1.bias"] = np.ones((2, 2), np.float32), np.zeros(2, np.float32)
-    row = {"arm": "plain", "classes": ["a", "b"], "minority_classes": ["b"], "confusion": {}}
+    row = {"arm": "plain", "classes": ["a", "b"], "minority_classes": ["b"]}
+    row["confusion"] = {phase: [[2, 0], [1, 1]] for phase in ("val", "test")}
     row |= config.model_dump(include={"dataset", "backbone", "weights", "n_f", "draw", "seed"})
     row["versions"] = {}
     model = save_model(model_folder(config, "plain"), config, BACKBONES["resnet-small"], [row], net)

@@ -163,7 +163,7 @@ ARRAYS = {
     "an encoder whose layers do not fit": set_array("encoder.2.weight", lambda v: v[:, :-1]),
     "a head in float64": set_array("head.plain.weight", lambda v: v.astype(np.float64)),
     "a head in int8": set_array("head.plain.weight", lambda v: v.astype(np.int8)),
-    "a network in float16": set_array(CONV, lambda v: v.astype(np.float16)),
+    "a network in float64": set_array(CONV, lambda v: v.astype(np.float64)),
     "a counter in float32": set_array("network.1.num_batches_tracked", lambda v: v.astype(np.float32)),
     "too large numbers": set_array(CONV, lambda v: v + np.float32(1e38)),
     "a std close to 0": set_array("std", lambda v: v * np.float32(1e-44)),

@@ -306,7 +306,8 @@ def test_classes_with_few_photographs_are_left_out(grouped):
 def test_a_class_too_small_to_split_is_refused(n):
     manifest = toy_manifest({"a": 40, "b": 3})
     manifest.loc[manifest.index[-3:][n:], "row"] = -1
-    with pytest.raises(InputError, match=f"class 'b' has {n} usable images; each class needs at least 3"):
+    message = f"class 'b' has {n} usable images; each class needs at least 3 .min_images = 3 leaves out"
+    with pytest.raises(InputError, match=message):
         data.split_photographs("toy", manifest, np.zeros((43, 1, 1, 3), np.uint8), "s", "")
 
 
@@ -321,7 +322,7 @@ def test_the_natural_split_removes_nothing_and_balances():
 
 
 def test_a_balanced_data_set_has_no_natural_split():
-    with pytest.raises(InputError, match="no class of toy has under half the mean of 24 training images"):
+    with pytest.raises(InputError, match="no class of toy is rare: none has under half the mean of 40 images"):
         data.natural_split(split_toy({"a": 40, "b": 40}))
 
 

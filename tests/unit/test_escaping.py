@@ -14,7 +14,7 @@ from publish import update_texts
 from test_models import picture, toy_model
 
 from fashion_vae import results
-from fashion_vae.lib import report
+from fashion_vae.lib import advice, report
 from fashion_vae.lib.arms import parse_arm
 from fashion_vae.lib.files import InputError
 from fashion_vae.lib.metrics import metrics_table
@@ -45,13 +45,13 @@ TABLES = {  # text -> its Markdown, names in it, lines of its tables
     "table_1": (lambda rows, scored: results.table_1(rows[0]), (*CLASSES, DATASET), (12, 16)),
     "table_2": (lambda rows, scored: results.table_2(scored, results.setting_text(rows[0])), (DATASET,), (20, 20)),
     "findings": (lambda rows, scored: results.findings(scored, DATASET), (DATASET,), (9,)),
-    "remedies": (lambda rows, scored: report.remedy_report(with_val(scored), DATASET, 0.58), (DATASET,), (12,)),
+    "remedies": (lambda rows, scored: advice.advice_markdown(one_n_f(scored), DATASET), (DATASET,), (5, 13)),
     "against": (lambda rows, scored: comparison.against_table(scored, "vae50", DATASET), (DATASET,), (12,)),
 }
 
 
-def with_val(scored: pd.DataFrame) -> pd.DataFrame:
-    return scored[scored["n_f"] == 10].assign(val_acc_h=scored["acc_h"])
+def one_n_f(scored: pd.DataFrame) -> advice.Comparison:
+    return advice.Comparison(scored[scored["n_f"] == 10], 0.58)
 
 
 @pytest.mark.parametrize("text", TABLES)

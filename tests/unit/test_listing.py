@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -51,20 +52,120 @@ def test_a_missing_root(root):
 
 def test_folders_that_cannot_be_classified(tmp_path):
     write(tmp_path / "one" / "a.jpg", picture())
-    with pytest.raises(InputError, match="1 class folders; at least 2"):
-        listing.list_folder(str(tmp_path))
     (tmp_path / "two").mkdir()
-    with pytest.raises(InputError, match="class folder 'two' holds no picture"):
+    with pytest.raises(InputError, match="1 class folders with a picture in them; at least 2"):
         listing.list_folder(str(tmp_path))
 
 
-def test_a_link_out_of_a_class_folder(tmp_path):
-    write(tmp_path / "secret.jpg", picture())
+def two_classes(root: Path) -> Path:
     for label in ("coat", "skirt"):
-        write(tmp_path / "root" / label / "a.jpg", picture())
-    os.symlink(tmp_path / "secret.jpg", tmp_path / "root" / "coat" / "link.jpg")
-    with pytest.raises(InputError, match=r"coat: 'coat/link.jpg' leads out of root"):
-        listing.list_folder(str(tmp_path / "root"))
+        write(root / label / "a.jpg", picture())
+    return root
+
+
+def reasons(root: Path, table: str = "") -> dict[str, str]:
+    "What is left out of the list of a root: name -> reason."
+    skipped = listing.skipped_files(root, listing.list_images("folder", str(root), table))
+    return dict(zip(skipped["file"], skipped["reason"], strict=True))
+
+
+def test_links_that_lead_out_or_in_a_circle_are_left_out(tmp_path):
+    root, others = two_classes(tmp_path / "root"), two_classes(tmp_path / "others")
+    (root / "coat" / "link.jpg").symlink_to(others / "coat" / "a.jpg")
+    (root / "coat" / "self.jpg").symlink_to("self.jpg")
+    (root / "hat").symlink_to(others / "coat")
+    (root / "up").symlink_to(tmp_path)
+    assert listing.list_folder(str(root))["file"].tolist() == ["coat/a.jpg", "skirt/a.jpg"]
+    names = ("coat/link.jpg", "coat/self.jpg", "hat", "up")
+    assert reasons(root) == dict.fromkeys(names, "link out of the root")
+    shutil.rmtree(root / "skirt")
+    with pytest.raises(InputError, match=r"1 class folders .* \(a link that leads out of the root is not followed\)"):
+        listing.list_folder(str(root))
+
+
+def test_a_link_inside_the_root_is_followed(tmp_path):
+    root = two_classes(tmp_path / "root")
+    (root / "coat" / "b.jpg").symlink_to(root / "skirt" / "a.jpg")
+    (root / "hat").symlink_to("coat")
+    (root / "coat" / "deep").symlink_to(root / "skirt")  # it could lead round in circles
+    files = ["coat/a.jpg", "coat/b.jpg", "hat/a.jpg", "hat/b.jpg", "skirt/a.jpg"]
+    assert listing.list_folder(str(root))["file"].tolist() == files
+    assert reasons(root) == {"coat/deep": "folder that is a link or cannot be read"}
+
+
+def test_whatever_is_not_listed_has_a_reason(tmp_path):
+    root = two_classes(tmp_path / "root")
+    expected = {
+        ".trash": "hidden",
+        "Thumbs/": "folder without a picture",
+        "Thumbs/Thumbs.db": "no picture format: .db",
+        "__MACOSX": "hidden",
+        "coat/.small": "hidden",
+        "coat/._a.jpg": "hidden",
+        "coat/b.HEIC": "no picture format: .heic",
+        "coat/c.mp4": "no picture format: .mp4",
+        "coat/d": "no picture format",
+        "coat/e.of a long name": "no picture format",
+        "coat/\\udcff.txt": "no picture format: .txt",
+        "empty/": "folder without a picture",
+        "loose.jpg": "picture of no listed class",
+    }
+    for name in (".trash/a.jpg", "__MACOSX/coat/b.jpg", "coat/.small/a.jpg", "Thumbs/Thumbs.db", "empty/"):
+        write(root / (name + "x" * name.endswith("/")), b"x")
+    (root / "empty" / "x").unlink()
+    for name in expected:
+        if not (root / name).exists() and "udcff" not in name:
+            write(root / name, b"x")
+    (root / os.fsdecode(b"coat/\xff.txt")).touch()
+    assert reasons(root) == expected
+    write(root / "t.csv", b"image,label\ncoat/a.jpg,coat\n./skirt/a.jpg,skirt\n")
+    table = {"t.csv": "no picture format: .csv"}
+    assert reasons(root, "t.csv") == expected | table
+    write(root / "t.csv", b"image,label\ncoat/a.jpg,coat\n")
+    assert reasons(root, "t.csv") == expected | table | {"skirt/a.jpg": "picture of no listed class"}
+
+
+def test_a_thousand_folders_in_each_other(tmp_path, monkeypatch):
+    root = two_classes(tmp_path / "root")
+    monkeypatch.chdir(root / "coat")
+    try:
+        for _ in range(1200):  # deeper than Python calls functions
+            os.mkdir("d")
+            os.chdir("d")
+        write(Path("b.jpg"), picture())
+        monkeypatch.chdir(tmp_path)
+        assert len(listing.list_folder(str(root))) == 3 and reasons(root) == {}
+    finally:
+        subprocess.run(["rm", "-rf", root], check=True)  # pytest could not remove it
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    root = two_classes(tmp_path / "root")
+    (root / "coat" / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert reasons(root) == {"coat/locked": "folder that is a link or cannot be read"}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"the folder cannot be read; expected is"):
+        listing.list_folder(str(root))
+
+
+def test_a_root_that_is_one_file_is_named(tmp_path):
+    write(tmp_path / "a.JPG", picture())
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.JPG", "a.JPG")
+    write(tmp_path / "a.txt", b"x")
+    problems = {"a.JPG": "it is one picture", "a.tar.gz": "it is an archive, and only a zip is unpacked"}
+    for name, problem in (problems | {"a.txt": "it is a file"}).items():
+        message = f"{name}': {problem}; expected is a folder that holds one folder a class, or a zip of one"
+        with pytest.raises(InputError, match=message):
+            listing.list_images("folder", str(listing.resolve_root("folder", str(tmp_path / name), tmp_path)))
 
 
 def test_fashionstyle14_is_found_wherever_it_begins(tmp_path):
@@ -78,6 +179,15 @@ def test_fashionstyle14_is_found_wherever_it_begins(tmp_path):
     shutil.rmtree(inner / "dataset" / "gal")
     with pytest.raises(InputError, match="no dataset/ with the 14 styles; expected is FashionStyle14"):
         listing.list_fashionstyle14(str(tmp_path))
+    (inner / "dataset" / "gal").mkdir()
+    with pytest.raises(InputError, match="no picture of the style gal; all 14 are needed"):
+        listing.list_fashionstyle14(str(tmp_path))
+
+
+def test_a_folder_beside_the_14_styles_is_left_out(tmp_path):
+    for style in (*listing.STYLES, "backup"):
+        write(tmp_path / "dataset" / style / "a.jpg", b"")
+    assert listing.list_fashionstyle14(str(tmp_path))["label"].tolist() == sorted(listing.STYLES)
 
 
 # tables
@@ -139,6 +249,21 @@ def test_a_table_that_lists_nothing(tmp_path):
     table(tmp_path / "root", b"image,label\n")
     with pytest.raises(InputError, match="nothing is listed"):
         listing.list_images("folder", str(tmp_path / "root"), "labels.csv")
+
+
+def test_paths_of_windows_and_whole_paths_into_the_root(tmp_path):
+    root = two_classes(tmp_path / "root")
+    write(root / r"back\slash.jpg", picture())  # allowed here, and no path
+    (tmp_path / "link").symlink_to(root)
+    lines = [r"coat\a.jpg,coat", f"{root}/skirt/a.jpg,skirt", f"{tmp_path}/link/coat/a.jpg,coat", r"back\slash.jpg,x"]
+    write(root / "t.csv", "\n".join(["image,label", *lines]).encode())
+    expected = [[r"back\slash.jpg", "x"], ["coat/a.jpg", "coat"], ["skirt/a.jpg", "skirt"]]
+    for place in (root, tmp_path / "link"):
+        assert listing.list_csv(str(place), "t.csv").to_numpy().tolist() == expected
+    for name in (r"..\secret.jpg", r"C:\..\..\secret.jpg", r"\\server\secret.jpg"):
+        write(root / "t.csv", f"image,label\n{name},coat\n".encode())
+        with pytest.raises(InputError, match=r"line 2: .* leads out of root"):
+            listing.list_csv(str(root), "t.csv")
 
 
 def test_a_picture_listed_twice_counts_once(tmp_path):
@@ -284,8 +409,8 @@ def test_the_clothing_photographs_are_listed(clothing):
     every = listing.list_csv(str(clothing), "images.csv")
     missing = ~every["file"].map(lambda file: (clothing / "images" / f"{file}.jpg").is_file())
     assert len(every) == 4732 and missing.sum() == 5
-    others = listing.unlisted_files(str(clothing), "images/" + every[["file"]] + ".jpg")
-    assert sum(file.endswith(".jpg") for file in others) == 306
+    others = listing.skipped_files(clothing, "images/" + every[["file"]] + ".jpg")
+    assert others["reason"].value_counts()["picture of no listed class"] == 306
     assert listed["label"].nunique() == 14 and listed[exists]["label"].value_counts().min() >= 80
     assert not set(listing.NO_CLASS) & set(listed["label"])
     assert isinstance(listed, pd.DataFrame) and listed["file"].is_monotonic_increasing
@@ -333,6 +458,11 @@ def test_an_archive_that_leads_elsewhere(tmp_path, name, mode):
     with pytest.raises(InputError, match="leads elsewhere or is no plain file; refused"):
         listing.unpack(archive(tmp_path / "bad.zip", name, mode=mode), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.zip"]
+
+
+def test_a_time_in_a_name_is_no_drive(tmp_path):
+    listing.unpack(archive(tmp_path / "good.zip", "coat/10:00:00.jpg"), tmp_path / "out")
+    assert (tmp_path / "out" / "coat" / "10:00:00.jpg").read_bytes() == b"x"
 
 
 def test_archives_too_large(tmp_path, monkeypatch):

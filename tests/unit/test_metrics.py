@@ -138,6 +138,38 @@ def test_the_candidate_and_gamma_are_chosen_together():
     assert all(m.validation_metrics(both, y, (2,))["val_acc_h"] == 0)
 
 
+def best_gamma_of_the_published_rows(margin, common, rare, n_common) -> dict:
+    "The search as it was when the committed rows were made. It stays as it is."
+    order = np.argsort(margin)
+    m = margin[order]
+    gammas = np.r_[m[0] - 1, (m[1:] + m[:-1]) / 2, m[-1] + 1]
+    common_right = common.sum() - np.r_[0, np.cumsum(common[order])]
+    rare_right = np.r_[0, np.cumsum(rare[order])]
+    a, b = common_right / n_common, rare_right / (len(m) - n_common)
+    acc_h, acc = 2 * a * b / np.maximum(a + b, 1e-300), (common_right + rare_right) / len(m)
+    is_gap = np.r_[True, m[1:] > m[:-1], True]
+    j = np.lexsort((-np.abs(gammas), acc.round(12), acc_h.round(12), is_gap))[-1]
+    return {"gamma": float(gammas[j]), "val_acc_h": float(acc_h[j]), "val_acc": float(acc[j])}
+
+
+@pytest.mark.parametrize("ties", ["none", "some", "many", "all"])
+def test_gamma_has_the_bits_of_the_published_rows(ties):
+    rng = np.random.default_rng(["none", "some", "many", "all"].index(ties))
+    digits = {"none": None, "some": 1, "many": 0, "all": -3}[ties]
+    for _ in range(500):
+        n, classes = int(rng.integers(2, 200)), int(rng.integers(2, 8))
+        is_rare = np.append([True, False], rng.random(n - 2) < rng.random())
+        logits = np.float32(rng.normal(scale=3, size=(n, 1, classes)))
+        logits = logits if digits is None else logits.round(digits)
+        minority = tuple(range(rng.integers(1, classes)))
+        y = np.where(is_rare, 0, classes - 1)
+        margin, as_common, as_rare = (v[:, 0] for v in m.split_answers(logits, minority))
+        given = margin, (as_common == y) & ~is_rare, (as_rare == y) & is_rare, int((~is_rare).sum())
+        old = best_gamma_of_the_published_rows(*given)
+        assert m.best_gamma(*given) == old == m.best_gammas(logits, y, minority)[0]
+        assert m.best_gamma(*given, np.ones(n, int)) == old
+
+
 def test_images_with_one_margin_change_their_answer_together():
     margin, right = np.array([1.0, 1.0, 1.0]), np.array([True, False, False])
     found = m.best_gamma(margin, right, ~right, 1)

@@ -99,11 +99,37 @@ def test_with_published_features_plain_is_a_head_on_standardised_features(tmp_pa
     assert torch.equal(model.logits(pixels, "plain"), expected)
 
 
+def test_half_precision_takes_half_the_bytes_and_answers_alike(tmp_path):
+    stage_1, stage_2, _ = toy_stages(8)
+    heads = {"vae30": random_head(SMALL.width + 8)}
+    given = RunConfig(), SMALL, [toy_row("plain"), toy_row("vae30")], stage_1, stage_2, heads
+    whole, half = (save_model(tmp_path / name, *given, half=name == "half") for name in ("whole", "half"))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, whole)]
+    assert sizes[0] < 0.52 * sizes[1]
+    pixels = torch.randint(0, 256, (9, 28, 28, 3), dtype=torch.uint8, generator=rng("pixels"))
+    for arm in ("plain", "vae30"):
+        expected, found = (load_model(folder).logits(pixels, arm) for folder in (whole, half))
+        assert 0 < (found - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_a_head_on_x_needs_no_encoder(tmp_path):
+    stage_1, stage_2, vae = toy_stages(8)
+    scale = {name: stage_2[name] for name in ("net.mean", "net.std")}
+    weight, bias = random_head(SMALL.width)
+    model = load_model(
+        save_model(tmp_path, RunConfig(), SMALL, [toy_row("crt30")], stage_1, scale, {"crt30": (weight, bias)})
+    )
+    pixels = torch.zeros(2, 28, 28, 3, dtype=torch.uint8)
+    assert torch.equal(model.logits(pixels, "crt30"), F.linear(vae.scale(model.features(pixels)), weight, bias))
+    assert not any(name.startswith("encoder") for name in model.tensors)
+
+
 def test_an_arm_that_lacks_a_part_is_not_saved(tmp_path):
     stage_1, stage_2, _ = toy_stages(8)
     for arm, encoder, heads, lacking in (
         ("vae30", stage_2, {}, "pass a classifier in `heads`"),
-        ("crt30", None, {"crt30": random_head(SMALL.width)}, "pass the arrays of the VAE in `encoder`"),
+        ("crt30", None, {"crt30": random_head(SMALL.width)}, "pass mean, std in `encoder`"),
+        ("vae30", None, {"vae30": random_head(SMALL.width)}, "pass mean, std, encoder.0.weight, .* in `encoder`"),
     ):
         with pytest.raises(InputError, match=f"arm '{arm}': its classifier gets .*; to save it, {lacking}"):
             save_model(tmp_path / arm, RunConfig(), SMALL, [toy_row(arm)], stage_1, encoder, heads)

@@ -74,8 +74,10 @@ def test_every_planted_defect_is_counted(styles, tmp_path):
     listed = list_fashionstyle14(str(styles))
     assert len(listed) == 91
     assert missing_files(str(styles)) == ["dataset/gal/not there.jpg"]
+    skipped = listing.skipped_files(styles, listed)
     manifest = photos.build_manifest(styles, listed, 16, tmp_path / "kept")
-    assert photos.manifest_report(manifest)["files"].to_dict() == {
+    report = photos.manifest_report(manifest, skipped)
+    assert report["files"].to_dict() == {
         "kept": 84,
         "same bytes": 1,
         "same bytes, other label": 1,
@@ -83,6 +85,7 @@ def test_every_planted_defect_is_counted(styles, tmp_path):
         "undecodable": 2,
         "empty": 1,
         "oversized": 1,
+        "no picture format: .csv": 1,
     }
     assert all(p.read_bytes() == data for p, data in before.items())
     again = photos.build_manifest(styles, listed, 16, tmp_path / "again", workers=1)
@@ -201,9 +204,77 @@ def test_200_damaged_pictures(tmp_path):
         write(root / "ab"[i % 2] / f"{name}.jpg", raw)
     assert len(photos.changed_files(root, before)) == 200
     after = photos.build_manifest(root, listed, 16, tmp_path / "after")
-    assert set(after["reason"]) <= {"", "undecodable", "oversized", "same pixels", "same pixels, other label"}
+    copies = {"same pixels", "same pixels, other label"}
+    assert set(after["reason"]) <= copies | {"", "undecodable", "oversized", "damaged in part"}
     cut = after["file"].str.contains("cut|header")
     assert (after[cut]["reason"] == "undecodable").mean() > 0.9
+
+
+# damage inside a JPEG
+
+ENCODINGS = {
+    "ordinary": {},
+    "best": {"quality": 100, "subsampling": 0},
+    "small": {"quality": 10, "optimize": True},
+    "restart markers": {"restart_marker_blocks": 3},
+    "progressive": {"progressive": True},
+    "EXIF": {"exif": b"Exif\0\0" + b"\xff\xd8\xff\xda" * 50},
+}
+
+
+def some_picture(seed: int, mode: str = "RGB") -> Image.Image:
+    "Smooth shapes with a little noise, of a random size."
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(1, 200, 2).tolist())
+    small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    noisy = np.clip(np.asarray(small) + rng.normal(0, 6, (*size[::-1], 3)), 0, 255)
+    return Image.fromarray(noisy.astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+def test_no_sound_jpeg_is_called_damaged(encoding, mode):
+    for seed in range(40):
+        file = io.BytesIO()
+        some_picture(seed, mode).save(file, "JPEG", **encoding)
+        sound = file.getvalue()
+        assert bool(photos.scan_end(sound)) == ("progressive" not in encoding)
+        assert photos.has_whole_scan(sound)
+        assert photos.has_whole_scan(sound + b"what a camera writes behind a picture")
+        assert photos.has_whole_scan(sound[:-2] + bytes(5) + sound[-2:])  # filled up by an encoder
+
+
+def test_no_sound_photograph_is_called_damaged(clothing):
+    for path in sorted((clothing / "images").iterdir())[::10]:
+        assert photos.has_whole_scan(path.read_bytes())
+
+
+def harmed(data: bytes, kind: str) -> bytes:
+    at, n = len(data) // 2, 200
+    parts = {"lost": b"", "twice": 2 * data[at : at + n], "zeros": bytes(n), "of another": data[at - n : at]}
+    return data[:at] + parts[kind] + data[at + n :] if kind in parts else data[:at] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("kind", ["lost", "twice", "zeros", "of another", "half, with an end"])
+def test_a_jpeg_that_pillow_decodes_wrongly_is_left_out(kind, tmp_path):
+    found = 0
+    for seed in range(20):
+        file = io.BytesIO()
+        some_picture(seed).resize((160, 120)).save(file, "JPEG", quality=90)
+        data = harmed(file.getvalue(), kind)
+        Image.open(io.BytesIO(data)).convert("RGB")  # no error
+        (tmp_path / "x.jpg").write_bytes(data)
+        record, pixels = photos.read_image(tmp_path / "x.jpg", 8)
+        assert record["reason"] in ("", "damaged in part") and (pixels is None) == bool(record["reason"])
+        found += record["reason"] != ""
+    assert found >= 15
+
+
+def test_damage_that_removes_the_frame_of_the_codes_is_no_error():
+    data = picture(size=(60, 50))
+    for at in range(len(data) - 60, len(data)):
+        for value in (0x00, 0xD9, 0xFF):
+            assert photos.has_whole_scan(data[:at] + bytes([value]) + data[at + 1 :]) in (True, False)
 
 
 @pytest.mark.parametrize("size", [(9000, 9112), (14000, 14000)], ids=["82 megapixels", "196 megapixels"])
@@ -224,8 +295,10 @@ def test_a_row_without_a_file_is_reported(tmp_path):
     root = tmp_path / "root"
     write(root / "a b.jpg", picture())
     write(root / "labels.csv", b"image,label\na b.jpg,coat\nnot there.jpg,coat\n")
-    manifest = photos.build_manifest(root, list_csv(str(root), "labels.csv"), 16, tmp_path / "kept")
-    assert photos.manifest_report(manifest)["files"].to_dict() == {"kept": 1, "missing": 1}
+    listed = list_csv(str(root), "labels.csv")
+    manifest = photos.build_manifest(root, listed, 16, tmp_path / "kept")
+    report = photos.manifest_report(manifest, listing.skipped_files(root, listed))
+    assert report["files"].to_dict() == {"kept": 1, "missing": 1, "no picture format: .csv": 1}
     assert photos.changed_files(root, manifest) == []
 
 
@@ -253,6 +326,20 @@ def test_a_pipe_and_a_huge_file_among_photographs_are_reported(tmp_path):
     stems = manifest["file"].map(lambda file: Path(file).stem)
     assert dict(zip(stems, manifest["reason"], strict=True)) == reasons
     assert changed == []
+
+
+def test_the_report_counts_what_no_list_names(photographs, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photographs, root)
+    load = lambda: photos.load_photographs("folder", str(root), "", 8, tmp_path / "runs")
+    report = lambda: pd.read_csv(next((tmp_path / "runs").rglob("report.csv")), index_col=0)["files"].to_dict()
+    kept = load()
+    assert report() == {"kept": 69}
+    write(root / "red" / "1.heic", b"x")
+    write(root / "red" / ".small" / "1.jpg", b"x")
+    again = load()
+    assert report() == {"kept": 69, "hidden": 1, "no picture format: .heic": 1}
+    assert again[2] == kept[2] and again[0].equals(kept[0])
 
 
 # near-duplicates

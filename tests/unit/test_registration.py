@@ -19,40 +19,44 @@ from fashion_vae.study.registration import (
     CLAIMS,
     MADE_UP_EFFECTS,
     MEASURES,
-    MORE_QUESTIONS,
-    QUESTIONS,
     SETTINGS,
-    SUMMARY,
     ClaimResult,
     SettingRows,
-    answer_table,
-    change_text,
-    changes_text,
-    choice_table,
-    claim_order,
+    claim_differences,
     claim_parts,
     claims_of,
     combined_p,
     corrected,
     evaluate_claims,
     family_error,
-    image_interval,
-    image_table,
     left_out,
     made_up_arms,
     made_up_setting,
     missing,
     read_settings,
-    resampled_means,
     setting_rows,
-    short_verdicts,
-    summary_text,
     untestable,
     verdict_of,
-    verdict_table,
     weakest_part,
 )
 from fashion_vae.study.statistics import CHOICES, image_weights, paired_tests
+from fashion_vae.study.verdicts import (
+    MORE_QUESTIONS,
+    QUESTIONS,
+    SUMMARY,
+    answer_table,
+    change_text,
+    changes_text,
+    choice_table,
+    claim_order,
+    gain_table,
+    image_interval,
+    image_table,
+    resampled_means,
+    short_verdicts,
+    summary_text,
+    verdict_table,
+)
 
 HEAD = "crt50"
 VERDICTS = {"supported", "contradicted", "equivalent", "not decided"}
@@ -322,7 +326,7 @@ def test_the_table_has_a_line_for_each_claim_and_setting(by_measure, settings, r
 def test_the_short_table_has_a_line_for_each_claim(results):
     lines = cells(short_verdicts(results))
     assert [line[0].split(":")[0] for line in lines] == sorted(CLAIMS, key=claim_order)
-    assert all(len(line) == 5 for line in lines)
+    assert all(len(line) == 1 + len(SETTINGS) for line in lines)
     c1 = next(line for line in lines if line[0].startswith("C1:"))
     assert "**supported**" in c1[1] and c1[3] == "–"
 
@@ -380,9 +384,25 @@ def test_the_table_of_choices_has_the_claims_on_two_classifiers(settings, result
     table = choice_table(settings["F"], HEAD)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert lines[0] == ["claim", "by acc_h, as trained", "by accuracy, as trained", "with γ, by acc_h"]
-    assert [line[0].partition(":")[0] for line in lines[2:]] == ["C4", "C5", "C6", "C7", "C8", "C9"]
-    for line in lines[2:]:
+    assert [line[0].partition(":")[0] for line in lines[2:8]] == ["C4", "C5", "C6", "C7", "C8", "C9"]
+    changes = 0
+    for line in lines[2:8]:
         assert line[1].startswith(f"{results['F', line[0].partition(':')[0]].tests.mean:+.1f} [")
+        changes += len({cell[0] for cell in line[1:]}) > 1
+    assert table.endswith(f"\n{changes} of these 6 differences change their sign with the choice.\n")
+
+
+def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(settings):
+    "With made-up rows, re-training gains exactly what the effects of the two arms leave."
+    table = gain_table(settings["F"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert lines[0] == ["acc_h less that of oversampling", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
+    every = claim_differences(replace(CLAIMS["C1"], n_f=(5, 10, 30, 50)), settings["F"], "acc_h")
+    assert [float(cell.split()[0]) for cell in lines[2][1:]] == [round(v.mean(), 1) for v in every.values()]
+    retrained = replace(CLAIMS["C1"], a="crt{k}", n_f=(5, 10, 30, 50))
+    every = claim_differences(retrained, settings["F"], "acc_h")
+    assert lines[4][0].startswith("classifier re-training")
+    assert [float(cell.split()[0]) for cell in lines[4][1:]] == [round(v.mean(), 1) for v in every.values()]
 
 
 def test_changes_count_the_verdicts_that_differ(results):

@@ -62,3 +62,10 @@ def test_one_line_is_one_line_and_can_be_written(text):
     line = one_line(text)
     assert line.isprintable() and one_line(line) == line and plain(line) == plain(text)
     assert line.encode()
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\nb", "a\rb", "a\r\n\r\nb", "a\x0bb", "a\x85b", "a\u2028b", "| a\n|---|\n"])
+def test_a_cell_of_any_text_is_one_cell(text):
+    table = markdown_table(pd.DataFrame([[text, "x"], ["y", "z"]], columns=["a", "b"]))
+    assert len(table.splitlines()) == 4
+    assert [len(line.find_all(["td", "th"])) for line in page(table).find_all("tr")] == [2, 2, 2]

@@ -175,8 +175,8 @@ def test_a_run_without_its_pair_is_left_out():
 def test_findings_compare_arms_of_equal_k():
     text = results.findings(toy_scores(vae30=(3.0,), os30=(1.0,), crt50=(2.0,), mu30=(3.04,)), "toy")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "×30" in line]
-    assert lines[0] == ["VAE sampling ×30 − oversampling ×30", "the paper's claim", "+2.0 [+2.0, +2.0]"]
-    assert lines[1][1:] == ["what the noise in z adds", "-0.0 [-0.0, -0.0]"] and "×50" not in text
+    assert lines[0] == ["VAE sampling ×30 − oversampling ×30", "the paper's claim", "+2.0"]
+    assert lines[1][1:] == ["what the noise in z adds", "-0.0"] and "×50" not in text
 
 
 # figures
@@ -313,29 +313,3 @@ def test_the_corrected_interval_covers_where_the_ordinary_one_does_not():
             low, high = report.corrected_interval(differences, test_share)
             hits[i] += low <= 0.2 <= high
     assert 0.92 < hits[0] / 2000 < 0.99 and hits[1] / 2000 < 0.85
-
-
-def natural(draws: int, **scores) -> pd.DataFrame:
-    "Scores by arm: acc_h on the test set and in validation, in each draw."
-    lines = [(a, d, test[d], val[d]) for a, (test, val) in scores.items() for d in range(draws)]
-    return pd.DataFrame(lines, columns=["arm", "draw", "acc_h", "val_acc_h"])
-
-
-def test_the_method_is_chosen_by_validation_within_each_split():
-    plain, crt = ((10, 10, 10), (0, 0, 0)), ((30, 31, 32), (50, 50, 50))
-    scored = natural(3, plain=plain, osbal=((40, 41, 45), (20, 20, 90)), crtbal=crt)
-    text = report.remedy_report(scored, "toy", 0.58)
-    assert "times chosen: classifier re-training balanced 2, oversampling balanced 1" in text
-    assert "Use **classifier re-training balanced** (`crtbal`)" in text
-    assert "**+25.3 [" in text  # 20, 21 and 35
-
-
-@pytest.mark.parametrize(
-    "test,verdict",
-    [((30, 31, 32), "a gain"), ((1, 2, 3), "a loss"), ((1, 30, 9), "not decided"), ((30,), "not decided")],
-)
-def test_how_certain_the_gain_is(test, verdict):
-    n = len(test)
-    scored = natural(n, plain=((10,) * n, (0,) * n), osbal=(test, (1,) * n))
-    text = report.remedy_report(scored, "toy", 0.58)
-    assert f"points**: {verdict}" in text and "nan" not in text

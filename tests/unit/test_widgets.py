@@ -59,7 +59,7 @@ def test_a_photo_is_shown_as_the_network_gets_it_with_two_answers_in_words(model
     assert "alt='noise.png, as the network gets it (28 × 28 pixels)'" in html
     assert html.count("<th") == 2 and "plain fine-tuning (ERM)" in html and "VAE sampling ×30" in html
     assert html.count("<tr>") == 4 and html.count(" %<") == 6
-    likeliest = next(iter(class_probabilities(read_photo(photo, 28), model, "vae30").items()))
+    likeliest = next(iter(class_probabilities(read_photo(photo, 28)[None], model, "vae30")[0].items()))
     assert f">{likeliest[0]}</td><td>{100 * likeliest[1]:.1f} %" in html
     assert "left answer comes from the classifier of the fine-tuned network, the right answer from a" in html
     both_on_x = side_by_side(photo, model, ("crt30", "crt30"))

@@ -66,6 +66,23 @@ def test_other_features_have_the_studies_alone(make_grid):
     assert imagenet.name == "fashion-mnist-lt-imagenet" and imagenet.config.data_name == "fashion-mnist-lt"
 
 
+def test_a_file_of_features_is_handed_on_like_the_photographs(make_grid, photographs, tmp_path):
+    file = tmp_path / "my clip.npz"
+    file.write_bytes(b"1")
+    given = {"dataset": "folder", "root": str(photographs), "n_f": [5], "draws": 1}
+    mine = make_grid(**given, features=str(file))
+    stage = mine.stages["controls"]
+    [values] = json.loads(mine.parameters(stage, SimpleNamespace(run=mine.first))).values()
+    assert values["features"] == str(file) and "features" not in mine.data_parameters()
+    assert mine.first.startswith("my-clip") and mine.name == mine.config.setting and not mine.has_tables
+    by_make = make_grid(**given, environ={"FASHION_VAE_FEATURES": str(file)})
+    assert by_make.runs == mine.runs
+    file.write_bytes(b"22")
+    assert make_grid(**given, features=str(file)).content != mine.content == by_make.content
+    plain = make_grid(**given)
+    assert plain.content == plain.photographs == mine.photographs
+
+
 def test_another_network_or_number_of_rare_classes_keeps_its_results_apart(make_grid):
     assert make_grid(minority=3).name == "fashion-mnist-lt-m3"
     assert make_grid(backbone="resnet18", weights="none").name == "fashion-mnist-lt-resnet18-28px"

@@ -30,10 +30,10 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "fashion-mnist-lt": ("04_results",),
     "fashion-mnist-registered": STUDIES,
     "clothing-min200": ("study/19_senders",),
-    "evidence": ("study/17_registration",),
+    "evidence": ("study/21_verdicts",),
     "speed": ("study/15_speed",),
 }
-ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-few")}
+ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
     "README.md": ["evidence/summary", "evidence/answer", "fashion-mnist-registered/comparison_10"],
@@ -44,8 +44,8 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     ],
     "figures/README.md": [
         "fashion-mnist-lt/table2",
-        *("evidence/more_answers", "evidence/claims", "evidence/claims_short", "evidence/choices"),
-        *("evidence/verdicts", "evidence/test_images"),
+        *("evidence/more_answers", "evidence/claims", "evidence/claims_short", "evidence/gain"),
+        *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
         "clothing-min200/senders",
     ],
