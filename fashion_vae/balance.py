@@ -138,17 +138,21 @@ def doubt(
 ) -> str:  # empty: none
     "Why the held-out images do not settle γ, in one sentence."
     best, lowest = curve["score"].max(), curve["score"].max()
+    if curve["score"].min() == best:
+        return f"no γ changes {scoring} on these images, so they say nothing about γ"
     where = ""
     if interval:
         inside = curve["gamma"].between(*interval)
         lowest = curve["score"][inside].min() if inside.any() else best
         where = f", with a 95 % interval from {interval[0]:.2f} to {interval[1]:.2f} in which {scoring}"
         where += f" falls from {best:.2f} to {lowest:.2f}"
-    if n_rare >= ENOUGH_IMAGES and best - lowest <= ENOUGH_SCORE:
+    needed = [f"{ENOUGH_IMAGES} images"] * (n_rare < ENOUGH_IMAGES)
+    needed += [f"a fall of at most {ENOUGH_SCORE}"] * bool(best - lowest > ENOUGH_SCORE)
+    if not needed:
         return ""
-    needed = f"needed are {ENOUGH_IMAGES} images, and a fall of at most {ENOUGH_SCORE}"
-    advice = "add images of rare classes, or correct by class frequencies (method='prior'), which chooses nothing"
-    return f"γ = {gamma:.2f} is chosen on {n_rare} held-out images of rare classes{where}; {needed}: {advice}"
+    advice = "add images of rare classes, or correct by class frequencies, which chooses nothing (method='prior')"
+    chosen = f"γ = {gamma:.2f} is chosen on {n_rare} held-out images of rare classes{where}"
+    return f"{chosen}; needed {'are' if n_rare < ENOUGH_IMAGES else 'is'} {' and '.join(needed)}: {advice}"
 
 # %% ../nbs/study/20_balance.ipynb #ba1a001f
 @dataclass(frozen=True, eq=False)

@@ -204,10 +204,9 @@ def assign_phases(labels: np.ndarray, names: np.ndarray, classes: tuple[str, ...
         idx = np.flatnonzero(labels == label)
         n_train, n_val, n_test = split_counts(len(idx))
         if not (n_train and n_val and n_test):
-            raise InputError(
-                f"class {c!r} has {len(idx)} usable images; each class needs at least 3"
-                " (min_images = 3 leaves out the classes with fewer)"
-            )
+            large = (np.bincount(labels, minlength=len(classes)) >= 3).sum()
+            advice = " (min_images = 3 leaves out the classes with fewer)" * bool(large >= 2)
+            raise InputError(f"class {c!r} has {len(idx)} usable images; each class needs at least 3{advice}")
         order = idx[hash_rank(salt, names[idx].tolist())]
         phase[order[n_train : n_train + n_val]] = 1
         phase[order[n_train + n_val :]] = 2

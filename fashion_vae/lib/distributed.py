@@ -73,7 +73,8 @@ def first_failure(
     first = [pair for pair in signals if pair[1] != "15"] or ([] if errors else signals)
     if first:
         rank, number = map(int, first[0])
-        return f"number {rank + 1} was {killed_by(number)}"
+        said = re.search(r"what\(\): +(.+)", done.stderr) if number == 6 else None  # of an exception in C++
+        return f"number {rank + 1} was {killed_by(number)}" + (f" ({said[1]})" if said else "")
     rank, error = errors[0] if errors else ("", f"exit code {done.returncode}")
     return (f"number {int(rank) + 1}" if rank else "one") + f" failed: {error}"
 
@@ -102,3 +103,5 @@ def join_processes() -> None:
     module, function = task.split(":")
     getattr(import_module(module), function)(*given)
     distributed.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # without Python's own end, in which a tensor that gloo still holds aborts the process

@@ -432,7 +432,7 @@ def read_photo(
         problem = str(e).removeprefix(printable(f"{resolve_path(name)}: "))
         raise InputError(f"photo {name!r}: {problem}") from None
     except UnusableImage as e:
-        raise InputError(f"photo {name!r}: {e}; needed is a picture of at most 50 megapixels") from None
+        raise InputError(f"photo {name!r}: {e}; needed is an undamaged picture of at most 50 megapixels") from None
 
 # %% ../../nbs/lib/models.ipynb #ca671de7
 def class_probabilities(

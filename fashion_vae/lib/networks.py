@@ -234,8 +234,11 @@ def make_backbone(
     if name == "resnet-small":
         net = resnet_small(BACKBONES[name].width)
     elif is_timm(name):
+        if weights == "imagenet" and name not in PACKAGED:
+            allowed = "a file with weights, or none for random ones"
+            raise InputError(f"parameter weights = 'imagenet': no package has those of {name}; allowed is {allowed}")
         net = _timm(name)
-        state = packaged_weights(name) if weights == "imagenet" and name in PACKAGED else None
+        state = packaged_weights(name) if weights == "imagenet" else None
     else:
         from torchvision.models import get_model, get_model_weights
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'NAMES', 'MAX_SCORES', 'CORES', 'commands', 'argument', 'option', 'in_words_of_the_command', 'read_scores',
-           'is_probability', 'as_logits', 'balance', 'absolute', 'compare', 'predict', 'export', 'main']
+           'is_probability', 'as_logits', 'balance', 'absolute', 'compare', 'files_left_out', 'predict', 'export',
+           'main']
 
 # %% ../../nbs/tool/cli.ipynb #c46cb30b
 import io
@@ -13,6 +14,7 @@ import re
 import shlex
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +64,9 @@ def _read_table(path: Path) -> pd.DataFrame:  # text
     "A CSV file. Raise `InputError` if it is none."
     try:
         data = read_regular(path, MAX_SCORES)
+        names = pd.read_csv(io.BytesIO(data), dtype=str, header=None, nrows=1, keep_default_na=False).iloc[0]
+        if names.duplicated().any():
+            raise InputError(f"two columns are called {names[names.duplicated()].iloc[0]!r}")
         return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
     except OSError as e:
         raise InputError(f"SCORES = {str(path)!r}: it cannot be read ({e.strerror})") from None
@@ -76,6 +81,8 @@ def read_scores(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[st
     if label not in table:
         there = ", ".join(table.columns[:20])
         raise InputError(f"--label = {label!r}: SCORES has no such column; it has {there}")
+    if table.empty:
+        raise InputError("SCORES has no line below the names of its columns")
     texts = table.drop(columns=label)
     scores = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     for line, column in np.argwhere(~np.isfinite(scores))[:1]:
@@ -120,7 +127,8 @@ def balance(
     typer.echo(f"{scoring} on these images: {100 * choice.score:.1f} % instead of {100 * choice.score_without:.1f} %")
     typer.echo(f"with γ, recall is {100 * at['common']:.1f} % on common and {100 * at['rare']:.1f} % on rare classes")
     if choice.warning:
-        typer.echo(f"Caution: {choice.warning}", err=True)
+        warning = choice.warning.removesuffix(" (method='prior')")  # a parameter of Python
+        typer.echo(f"Caution: {warning}", err=True)
 
 # %% ../../nbs/tool/cli.ipynb #c4323dba
 def absolute(path: str) -> str:  # as typed; relative to the current folder
@@ -161,8 +169,15 @@ def compare(
         raise InputError("--features and --fine-tune: allowed is one of them; features have no network to train")
     given = {"csv": csv, "group": group, "min_images": min_images, "runs": str(folder / "work")}
     given |= {"features": "plain" if fine_tune else absolute(features) or "imagenet"}
-    given |= {"backbone": backbone, "weights": weights if weights == "auto" else absolute(weights)}
-    found = compare_photographs(cores, root=absolute(photos), **given)
+    given |= {"backbone": backbone, "weights": absolute(weights) if re.search(r"[./]", weights) else weights}
+    existed = folder.exists()
+    try:
+        found = compare_photographs(cores, root=absolute(photos), **given)
+    except InputError:
+        for empty in (folder / "work", folder)[: 1 if existed else 2]:
+            with suppress(OSError):  # it holds something
+                empty.rmdir()
+        raise
     model = keep_model(found, best_remedy(found), folder / "model")
     typed = shlex.quote(str(model))
     commands = "" if features else f"fashion-vae predict photo.jpg --model {typed}\nfashion-vae export {typed}"
@@ -170,6 +185,14 @@ def compare(
     typer.echo(f"{advice_text(found)}\n\nreport: {report}\nmodel:  {model}")
 
 # %% ../../nbs/tool/cli.ipynb #c407acc7
+def files_left_out(folder: Path, found: list[Path]) -> dict[str, list[str]]:  # reason -> files, sorted
+    "What lies below a folder and is no picture that can be read."
+    from fashion_vae.lib.listing import skipped_files
+
+    skipped = skipped_files(folder, pd.DataFrame({"file": [path.relative_to(folder).as_posix() for path in found]}))
+    return skipped.groupby("reason")["file"].apply(list).to_dict()
+
+
 @app.command()
 def predict(
     photos: argument("PHOTOS...", "Photographs, or folders of them.", list[str]),
@@ -184,7 +207,13 @@ def predict(
     from fashion_vae.lib.models import PACKAGED_MODEL, answer_many, best_arm, list_photos, load_model
 
     loaded = load_model(absolute(model) or PACKAGED_MODEL)
-    files = [file for photo in photos for file in list_photos(absolute(photo)) or [absolute(photo)]]
+    files = []
+    for photo in map(absolute, photos):
+        found = list_photos(photo)
+        files += found or [photo]
+        if found:
+            for reason, names in files_left_out(Path(photo), found).items():
+                typer.echo(f"left out, {reason}: {len(names)}, for example {names[0]}", err=True)
     answers = answer_many(files, loaded, best_arm(loaded.arms))
     for answer in answers:
         if answer.problem:
@@ -211,10 +240,11 @@ def export(
 
     The file is compared with the model before it is kept.
     """
-    from fashion_vae.lib.export import export_onnx
+    from fashion_vae.lib.export import TOLERANCE, export_onnx
 
     path = export_onnx(absolute(model), absolute(out) or Path(absolute(model)) / "model.onnx")
     typer.echo(f"ONNX: {path}")
+    typer.echo(f"checked: its scores are those of the model, within {TOLERANCE:g} of the largest")
 
 # %% ../../nbs/tool/cli.ipynb #c4cb1601
 def main(arguments: list[str] | None = None) -> None:  # None: what was typed

@@ -26,6 +26,7 @@ from fashion_vae.lib.advice import (
     share_of_tests,
 )
 from ..lib.arms import BASELINE, parse_arm
+from ..lib.card import accuracy_interval
 from ..lib.config import RunConfig, is_frozen
 from ..lib.files import atomic_write
 from ..lib.metrics import GAMMAS, gamma_curve, metrics_table
@@ -129,11 +130,14 @@ def bootstrap_accuracy(
     rng: np.random.Generator,
     n: int = 2000,  # resamples
 ) -> tuple[float, float, float]:  # percent: accuracy, and a 95 % interval; NaN for fewer than MIN_GROUPS
-    "Accuracy on test photographs with a bootstrap over groups."
+    "Accuracy on test photographs with a bootstrap over groups; Wilson's interval if all answers are right, or wrong."
     _, index = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(index, right), np.bincount(index)  # (G,)
     if len(sizes) < MIN_GROUPS:
         return float(100 * right.mean()), np.nan, np.nan
+    if right.all() or not right.any():  # every resample would be the same
+        low, high = accuracy_interval(len(sizes) * right[0], len(sizes))
+        return float(100 * right.mean()), 100 * low, 100 * high
     drawn = (rng.integers(0, len(sizes), len(sizes)) for _ in range(n))
     low, high = np.percentile([100 * sums[i].sum() / sizes[i].sum() for i in drawn], [2.5, 97.5])
     return float(100 * right.mean()), float(low), float(high)
@@ -141,7 +145,8 @@ def bootstrap_accuracy(
 
 def another_test(mean: float, low: float, high: float) -> tuple[float, float]:  # percent
     "Where the accuracy on another test set of this size lies in 95 % of cases: both sets vary, so √2 times as wide."
-    return max(0.0, mean - 2**0.5 * (mean - low)), min(100.0, mean + 2**0.5 * (high - mean))
+    ends = mean - 2**0.5 * (mean - low), mean + 2**0.5 * (high - mean)
+    return tuple(np.clip(ends, 0, 100).tolist())  # NaN stays NaN
 
 # %% ../../nbs/tool/compare.ipynb #c7f21736
 def expected_accuracy(found: Trained, arm: str) -> dict[str, tuple[float, float, float]]:  # of all, common, rare

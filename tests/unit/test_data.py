@@ -304,11 +304,13 @@ def test_classes_with_few_photographs_are_left_out(grouped):
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_a_class_too_small_to_split_is_refused(n):
-    manifest = toy_manifest({"a": 40, "b": 3})
-    manifest.loc[manifest.index[-3:][n:], "row"] = -1
-    message = f"class 'b' has {n} usable images; each class needs at least 3 .min_images = 3 leaves out"
-    with pytest.raises(InputError, match=message):
-        data.split_photographs("toy", manifest, np.zeros((43, 1, 1, 3), np.uint8), "s", "")
+    leave_out = " (min_images = 3 leaves out the classes with fewer)"  # which needs two classes that stay
+    for others, advice in (({"a": 40}, ""), ({"a": 40, "aa": 3}, leave_out)):
+        manifest = toy_manifest(others | {"b": 3})
+        manifest.loc[manifest.index[-3:][n:], "row"] = -1
+        with pytest.raises(InputError) as refused:
+            data.split_photographs("toy", manifest, np.zeros((46, 1, 1, 3), np.uint8), "s", "")
+        assert str(refused.value) == f"class 'b' has {n} usable images; each class needs at least 3{advice}"
 
 
 def test_the_natural_split_removes_nothing_and_balances():

@@ -1,5 +1,6 @@
 "Stage 1 in several processes: they leave what one process would."
 
+import atexit
 import json
 import os
 import re
@@ -118,10 +119,21 @@ def train_for_long(partial: str) -> None:
         (1, "OSError: address in use", "one failed: OSError: address in use"),
         (2, "", "one failed: exit code 2"),
         (1, "  rank      : 0 (local_rank: 0)\n  exitcode  : -15 (pid: 7)", "number 1 was killed by signal 15"),
+        (1, "  what():  no memory\n  rank      : 1 (x)\n  exitcode  : -6 (pid: 7)",
+         r"number 2 was killed by signal 6 \(no memory\)"),
     ],
 )
 def test_the_first_failure_is_named(code, said, sentence):
     assert re.fullmatch(sentence, first_failure(subprocess.CompletedProcess([], code, stderr=said)))
+
+
+def abort_at_the_end() -> None:
+    atexit.register(os.abort)
+
+
+def test_what_happens_while_python_ends_is_no_failure():
+    "The work is done and kept then. A tensor that gloo still holds can abort the process at that time."
+    run_distributed(2, "test_distributed:abort_at_the_end")
 
 
 def processes_of(job: str) -> list[int]:  # process ids; job: a path in their arguments

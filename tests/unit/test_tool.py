@@ -230,8 +230,16 @@ def test_compare_predict_and_export_from_another_folder(shapes, tmp_path, monkey
     table = pd.read_csv("out.csv", keep_default_na=False)
     assert table["class"].tolist()[0] in SHAPES and table["problem"].tolist()[1]
     assert sum(float(table[f"p({name})"][0]) for name in SHAPES) == pytest.approx(1)
+    (tmp_path / "more").mkdir()
+    shutil.copy(photo, tmp_path / "more" / "disc.png")
+    (tmp_path / "more" / "film.mp4").write_bytes(b"no picture")
+    done = run("predict", "more", "--model", "report/model")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert re.search(r"^left out, .*: 1, for example film\.mp4$", done.stderr, re.MULTILINE)
     if find_spec("onnx") and find_spec("onnxruntime"):
-        assert run("export", "report/model").returncode == 0 and (tmp_path / "report/model/model.onnx").is_file()
+        done = run("export", "report/model")
+        assert done.returncode == 0 and (tmp_path / "report/model/model.onnx").is_file()
+        assert "checked: its scores are those of the model, within 0.0001" in done.stdout
 
 
 BAD = {
@@ -271,6 +279,28 @@ def test_bad_input_ends_in_one_sentence(case, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "report" / "report.html").exists()
 
 
+def test_a_mistyped_folder_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="no such folder"):
+        cli.main(["compare", "photoz"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"), [("auto", "auto"), ("none", "none"), ("imagenet", "imagenet"), ("w.safetensors", None)]
+)
+def test_weights_are_a_word_or_a_file(typed, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def stop(workers, **fields):
+        raise InputError(f"weights are {fields['weights']}")
+
+    monkeypatch.setattr(compare, "compare_photographs", stop)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", "photos", "--weights", typed])
+    assert str(ended.value) == f"fashion-vae: weights are {given or tmp_path / typed}"
+
+
 SCORES = {
     "NaN": ("label,a,b\na,0.5,nan\n", "line 2, column 'b'"),
     "infinite": ("label,a,b\na,inf,1\n", "line 2, column 'a'"),
@@ -278,6 +308,8 @@ SCORES = {
     "a label without a column": ("label,a,b\nc,1,2\na,1,2\n", "c"),
     "empty": ("", "CSV"),
     "one class": ("label,a\na,1\n", "class"),
+    "no line": ("label,a,b\n", "no line below"),
+    "two columns of one name": ("label,a,a\na,1,2\n", "two columns are called 'a'"),
 }
 
 
@@ -289,6 +321,20 @@ def test_bad_scores_end_in_one_sentence(case, tmp_path):
         cli.main(["balance", str(tmp_path / "s.csv")])
     message = str(stop.value)
     assert message.startswith("fashion-vae: ") and "\n" not in message and words in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["cat,1,1,1"] * 40 + ["owl,1,1,1"] * 5 + ["dog,1,1,1"] * 40, "no γ changes acc_h on these images"),
+        (["cat,2,0,1"] * 40 + ["owl,0,1,2"] * 5 + ["dog,1,2,0"] * 40, "needed are 30 images"),
+    ],
+)
+def test_doubtful_scores_give_a_caution(lines, words, tmp_path, capsys):
+    (tmp_path / "s.csv").write_text("\n".join(["label,cat,dog,owl", *lines]))
+    cli.app(["balance", str(tmp_path / "s.csv")], standalone_mode=False)
+    caution = capsys.readouterr().err
+    assert caution.startswith("Caution: ") and words in caution and "method=" not in caution
 
 
 def test_a_damaged_model_ends_in_one_sentence(found, tmp_path):
