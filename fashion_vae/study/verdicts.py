@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
-           'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order', 'claim_line',
-           'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
-           'image_table', 'choice_table', 'one_answer', 'change_text', 'at_each_n_f', 'answer_table', 'changes_text',
-           'summary_text']
+           'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
+           'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
+           'image_interval', 'image_table', 'choice_table', 'one_answer', 'in_words', 'change_text', 'at_each_n_f',
+           'answer_table', 'changes_text', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -32,11 +32,12 @@ from fashion_vae.study.registration import (
     claim_differences,
     claim_parts,
     claims_of,
+    corrected,
     left_out,
     n_f_of,
     untestable,
 )
-from .statistics import MARGIN, image_means, image_weights, paired_tests
+from .statistics import ALPHA, MARGIN, image_means, image_weights, paired_tests
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd12
 class VerdictsReport(RegistrationReport):
@@ -215,22 +216,30 @@ ANSWERS = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": 
 
 def one_answer(result: ClaimResult) -> str:  # a cell
     "An answer with its difference."
-    weakest = f" at {result.part}, the least certain" if result.claim.parts == "each" else ""
+    weakest = f" at {result.part}, where p is largest" if result.claim.parts == "each" else ""
     difference = format_ci(result.tests.mean, *result.tests.interval)
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
 # %% ../../nbs/study/21_verdicts.ipynb #be491850
-CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imbalance": "N",
-           "with natural imbalance and fine-tuning": "N-tuned"}  # fmt: skip
+CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "on photographs as imbalanced as they are": "N",
+           "on photographs as imbalanced as they are, with fine-tuning": "N-tuned"}  # fmt: skip
+
+
+def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > d”
+    "Claims by what they say."
+    texts = [f"“{result.claim.text}”" for result in results]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 def change_text(results: dict[Key, ClaimResult], name: str) -> str:
-    "How many verdicts of a setting differ from those of F; empty if the setting has no rows."
+    "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
-    became = [results[name, c].verdict for c in claims if results[name, c].verdict != results["F", c].verdict]
-    times = {verdict: became.count(verdict) for verdict in sorted({*became})}
-    counts = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in times.items()]
-    return f"{'; '.join([f'{len(claims) - len(became)} of {len(claims)} stay', *counts])}." if claims else ""
+    changed = [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
+    parts = [f"{len(claims) - len(changed)} of {len(claims)} claims that were tested there keep their verdict"]
+    for verdict in sorted({result.verdict for result in changed}):
+        own = [result for result in changed if result.verdict == verdict]
+        parts.append(f"{in_words(own)} {'becomes' if len(own) == 1 else 'become'} {verdict}")
+    return f"{'; '.join(parts)}." if claims else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #4b62e815
 def at_each_n_f(claim: Claim, given: SettingRows) -> str:  # e.g. +2.0, +0.4
@@ -268,6 +277,58 @@ def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     lines += [f"- Not run yet: the claims on {words}.\n" for words in absent]
     return "".join(lines)
 
+# %% ../../nbs/study/21_verdicts.ipynb #21sure01
+PAIRS = {  # primary claim -> its two sides in words
+    "C1": ("VAE sampling", "oversampling"),
+    "C3": ("VAE sampling in accuracy", "oversampling"),
+    "C4": ("VAE sampling", "the retrained classifier"),
+    "C5": ("sampled z", "its mean μ"),
+    "C10": ("LDAM-DRW with γ", "plain fine-tuning with γ"),
+}
+
+
+def listed(claims: list[str]) -> str:  # e.g. a and b; c and d
+    "The two sides of each claim."
+    return "; ".join(" and ".join(PAIRS[claim]) for claim in claims)
+
+
+def by_accuracy(name: str, result: ClaimResult, given: SettingRows) -> str:  # e.g. a less b is +0.1 [-0.3, +0.5], …
+    "A claim on two classifiers if validation accuracy chooses them; not registered."
+    values = claim_differences(replace(result.claim, ending="_acc"), given, result.claim.measure)
+    tests = paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
+    same = "equivalent" if tests.equivalence < ALPHA else "not shown to be equivalent"
+    return f"{' less '.join(PAIRS[name])} is {format_ci(tests.mean, *tests.interval)}, {same}"
+
+
+def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
+    "Do the equivalences of primary claims stand after Holm's correction, and if accuracy chooses the classifiers?"
+    primary = {key: r for key, r in results.items() if r.claim.primary and SETTINGS[key[0]].primary}
+    p = corrected({key: result.equivalence for key, result in primary.items()}, "pooled acc_h")
+    equal = {name: [c for s, c in primary if s == name and primary[s, c].verdict == "equivalent"] for name in settings}
+    equal, text = {name: claims for name, claims in equal.items() if claims}, ""
+    for name, claims in equal.items():
+        text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
+        stay, go = ([c for c in claims if (p[name, c] < ALPHA) == side] for side in (True, False))
+        parts = [f"still equivalent: {listed(stay)}"] if stay else []
+        parts += [f"undecided: {listed(go)}"] if go else []
+        text += f" With Holm's correction, {'. Then '.join(parts)}."
+        chosen = [c for c in claims if not primary[name, c].claim.ending]
+        choices = [by_accuracy(c, primary[name, c], settings[name]) for c in chosen]
+        text += f" If validation accuracy chooses the classifiers, {'; '.join(choices)}." if choices else ""
+    return f"- **How sure are the equivalences?** The tests are not corrected for their number.{text}\n" if text else ""
+
+
+def gain_text(given: SettingRows) -> str:  # Markdown list item; empty without oversampling
+    "The gain over oversampling at each n_f, with and without a VAE."
+    if untestable(CLAIMS["C1"], given) or untestable(replace(CLAIMS["C1"], a="crt{k}"), given):
+        return ""
+    with_vae, without = (at_each_n_f(replace(CLAIMS["C1"], a=arm), given) for arm in ("vae{k}", "crt{k}"))
+    n_f = ", ".join(map(str, given.setting.n_f))
+    return (
+        f"- **How large is the gain over oversampling without a VAE?** {without} at n_f = {n_f},"
+        f" with the classifier chosen as in the paper; VAE sampling gains {with_vae}.\n"
+    )
+
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"
 BEST = "LDAM-DRW, the linear classifier that was best in the search,"
@@ -296,6 +357,6 @@ def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
                 sentence = by_verdict.get(result.verdict, f"it is not decided whether {asked}")
                 sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
         if [results[name, c].verdict for c in ("C1", "C4") if (name, c) in results] == ["supported", "equivalent"]:
-            sentences.insert(2, "So the gain is reached without the VAE.")
+            sentences.insert(2, "So about the same gain is reached without the VAE.")
         text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
     return text
