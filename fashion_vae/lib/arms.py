@@ -124,7 +124,7 @@ add_kind("cada-random", "aligned with random vectors {k}", family, "z′", **nam
 add_kind("cada-noalign", "names, not aligned {k}", family, "z′", **named)
 add_kind("cada-images", "aligned, latents of images alone {k}", family, "z′", names_k=(50,))
 add_kind("cada-alone", "not aligned, latents of images alone {k}", family, "z′", names_k=(50,))
-add_kind("textinit", "head that starts at names ×50", family, "x", "#1b9e77", fixed_k=50, claimed=("main", "gamma"),
+add_kind("textinit", "head that starts at names ×50", family, "x", "#e6ab02", fixed_k=50, claimed=("main", "gamma"),
          min_images=0, names_k=ONE)  # fmt: skip
 family = "other losses"
 add_kind("la", "logit-adjusted loss", family, "x", "#d55e00", compared=True, claimed=("main",),

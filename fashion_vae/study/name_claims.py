@@ -4,17 +4,21 @@
 
 # %% auto #0
 __all__ = ['N_F', 'ZERO', 'NAME_SETTINGS', 'GAMMA', 'AGAINST_Z', 'AGAINST_START', 'AGAINST_PERMUTED', 'NAME_CLAIMS',
-           'MADE_UP_EFFECTS', 'Key', 'NAME_LEGEND', 'WITHIN', 'NAME_QUESTIONS', 'name_claims', 'made_up_setting',
-           'name_settings_at_hand', 'corrected_names', 'evaluate_name_claims', 'name_verdicts', 'name_image_table',
-           'name_variant_rows', 'name_answers']
+           'MADE_UP_EFFECTS', 'Key', 'LINES', 'NAME_LEGEND', 'WITHIN', 'NAME_QUESTIONS', 'name_claims',
+           'made_up_setting', 'name_settings_at_hand', 'corrected_names', 'evaluate_name_claims', 'figure_by_n_f',
+           'name_verdicts', 'name_image_table', 'name_variant_rows', 'name_answer', 'name_answers']
 
 # %% ../../nbs/study/24_names.ipynb #021a0145
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 
+from ..lib.arms import Kind, parse_arm
 from ..lib.files import InputError, resolve_path
 from ..lib.made_up import MadeUp, made_up_rows
+from ..lib.plots import WIDTH
 from ..lib.report import format_ci, markdown_table
 from ..results import read_rows
 from fashion_vae.study.registration import (
@@ -33,8 +37,8 @@ from fashion_vae.study.registration import (
     weakest_part,
 )
 from .sensitivity import joint_variants
-from .statistics import MARGIN, holm, image_weights, paired_tests
-from .verdicts import claim_line, claim_order, image_interval, one_answer, resampled_means
+from .statistics import MARGIN, arm_values, holm, image_weights, paired_tests
+from .verdicts import claim_line, claim_order, image_interval, resampled_means
 
 # %% ../../nbs/study/24_names.ipynb #7dfb2595
 N_F = (1, 2, 5, 10)
@@ -51,7 +55,7 @@ GAMMA = {"n_f": N_F, "ending": "_gamma"}
 AGAINST_Z, AGAINST_START = ("cada{k}", "z{k}"), ("cada{k}", "textinit")
 AGAINST_PERMUTED = "cada{k}", "cada-permuted{k}"
 NAME_CLAIMS = {
-    "M1": Claim("aligned with names > z alone", *AGAINST_Z, primary=True, **GAMMA),
+    "M1": Claim("aligned with names > z of a VAE without names", *AGAINST_Z, primary=True, **GAMMA),
     "M2": Claim("names > permuted names", *AGAINST_PERMUTED, primary=True, **GAMMA),
     "M3": Claim("aligned with names > head that starts at names", *AGAINST_START, primary=True, **GAMMA),
     "M4": Claim("M1 as trained", *AGAINST_Z, N_F),
@@ -60,7 +64,7 @@ NAME_CLAIMS = {
     "M7": Claim("names > one-hot codes", "cada{k}", "cada-onehot{k}", **GAMMA),
     "M8": Claim("names > random vectors", "cada{k}", "cada-random{k}", **GAMMA),
     "M9": Claim("aligned > not aligned", "cada{k}", "cada-noalign{k}", **GAMMA),
-    "M10": Claim("latents of names > latents of images alone", "cada{k}", "cada-images{k}", **GAMMA),
+    "M10": Claim("with latents of names > without, in the same VAE", "cada{k}", "cada-images{k}", **GAMMA),
     "M11": Claim("aligned > not aligned, latents of images alone", "cada-images{k}", "cada-alone{k}", **GAMMA),
     "M12": Claim("loss of the joint VAE > loss of stage 2", "cada-alone{k}", "z{k}", **GAMMA),
     "M13": Claim("head that starts at names > classifier re-training", "textinit", "crt{k}", **GAMMA),
@@ -129,6 +133,32 @@ def evaluate_name_claims(
         results[key] = ClaimResult(claims[key], part, parts[part], p[key], equivalence, verdict)
     return results
 
+# %% ../../nbs/study/24_names.ipynb #24line02
+LINES = {  # methods of the figure -> their markers
+    "z50": "o", "crt50": "s", "cada50": "D", "cada-permuted50": "v", "cada-onehot50": "<", "cada-random50": ">",
+    "textinit": "P", "ridge-proto": "X",
+}  # fmt: skip
+
+
+def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, caption
+    "acc_h with γ against n_f, a line for each method; a panel for each primary setting."
+    shown = [given for given in settings.values() if given.setting.primary]
+    figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+    for ax, given in zip(axes[0], shown, strict=True):
+        for shift, (arm, marker) in zip(np.linspace(-0.28, 0.28, len(LINES)), LINES.items(), strict=True):
+            tests = [paired_tests(v, given.overlap) for v in arm_values(given.scored, arm, "acc_h_gamma").values()]
+            means, ends = np.array([t.mean for t in tests]), np.array([t.interval for t in tests]).T
+            look = {"color": parse_arm(arm).kind.colour, "marker": marker, "ms": 4, "lw": 0.9}
+            look["ls"] = ":" if look["color"] == Kind.colour else "-"
+            x = np.arange(len(tests)) + shift
+            ax.errorbar(x, means, np.abs(ends - means), label=parse_arm(arm).label, **look)
+        ax.set_xticks(range(len(given.setting.n_f)), given.setting.n_f)
+        ax.set(title=given.setting.words, xlabel="training images of a rare class")
+    axes[0, 0].set_ylabel("acc_h with γ (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = "acc_h with γ of methods with and without class names; means and 95 % intervals over draws, side by side."
+    return figure, f"{caption} Intervals are of each method by itself; those of paired differences are smaller."
+
 # %% ../../nbs/study/24_names.ipynb #298a5b18
 NAME_LEGEND = f"""\
 Differences in points, with 95 % intervals over draws, which are not corrected for the number of claims. p: paired
@@ -181,8 +211,8 @@ def name_variant_rows(rows: str) -> list[dict]:  # empty if there are none
 # %% ../../nbs/study/24_names.ipynb #4ee7ec1d
 WITHIN = f"no, both are equivalent within {MARGIN:g} point"
 NAME_QUESTIONS = {  # question -> claim; its answer if supported, contradicted, equivalent
-    "Do latents that are aligned with names beat the latents of images alone?": (
-        "M1", "yes", "no, the latents of images alone are better", WITHIN),
+    "Does the joint VAE beat a VAE that knows no names (M1; its loss differs, too)?": (
+        "M1", "yes", "no, the VAE without names is better", WITHIN),
     "Does it matter which name a class has?": (
         "M2", "yes, names beat permuted names; M7 says if names help", "yes, but permuted names are better", WITHIN),
     "Do names beat one-hot codes, which carry no similarities (M7)?": (
@@ -192,11 +222,18 @@ NAME_QUESTIONS = {  # question -> claim; its answer if supported, contradicted, 
 }  # fmt: skip
 
 
+def name_answer(result: ClaimResult, answers: list[str]) -> str:  # if supported, contradicted, equivalent
+    "An answer with its difference."
+    told = dict(zip(("supported", "contradicted", "equivalent"), answers, strict=True))
+    difference = format_ci(result.tests.mean, *result.tests.interval)
+    return f"{told.get(result.verdict, 'not decided')} ({difference})"
+
+
 def name_answers(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     "The questions and their answers, a line each."
     lines = []
     for question, (claim, *answers) in NAME_QUESTIONS.items():
         found = {name: results[name, claim] for name in ("F", "P") if (name, claim) in results}
-        text = "; ".join(f"{NAME_SETTINGS[name].words}: {one_answer(r, answers)}" for name, r in found.items())
+        text = "; ".join(f"{NAME_SETTINGS[name].words}: {name_answer(r, answers)}" for name, r in found.items())
         lines.append(f"- **{question}** {text or 'There are no rows'}.\n")
     return "".join(lines)

@@ -55,10 +55,12 @@ from fashion_vae.study.multimodal import (
     weights_at,
 )
 from fashion_vae.study.name_claims import (
+    LINES,
     NAME_CLAIMS,
     NAME_SETTINGS,
     corrected_names,
     evaluate_name_claims,
+    figure_by_n_f,
     made_up_setting,
     name_claims,
     name_image_table,
@@ -66,7 +68,7 @@ from fashion_vae.study.name_claims import (
 )
 from fashion_vae.study.registration import MEASURES, SettingRows, claim_differences
 from fashion_vae.study.sensitivity import all_variants, joint_variants, variant_row
-from fashion_vae.study.statistics import paired_tests
+from fashion_vae.study.statistics import arm_values, paired_tests
 
 VECTORS = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.1], [0.5, 0.5, 0.9]])
 SMALL = VaeConfig(hidden=7, latents=4, epochs=2, batch=16)
@@ -892,3 +894,14 @@ def test_pairs_keep_what_the_encoders_give():
     assert torch.equal(narrow[0], pairs.q_a[0])
     shrunk = toy_joint("product").posterior(pairs.q_a)
     assert torch.allclose(shrunk[1].exp(), 1 / (1 + (-pairs.q_a[1]).exp()))
+
+
+def test_the_figure_has_a_line_with_intervals_for_each_method():
+    settings = {name: made_up_setting(name) for name in ("F", "P")}
+    figure, caption = figure_by_n_f(settings)
+    for ax, given in zip(figure.axes, settings.values(), strict=True):
+        assert len(ax.containers) == len(LINES)
+        line = ax.containers[list(LINES).index("cada50")].lines[0]
+        means = [values.mean() for values in arm_values(given.scored, "cada50", "acc_h_gamma").values()]
+        np.testing.assert_allclose(line.get_ydata(), means)
+    assert "95 % intervals over draws" in caption
