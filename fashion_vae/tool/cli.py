@@ -61,18 +61,20 @@ MAX_SCORES = 2**30  # bytes of a table
 
 
 def _read_table(path: Path) -> pd.DataFrame:  # text
-    "A CSV file. Raise `InputError` if it is none."
+    "A CSV file. Raise `InputError` if it is none, or if two columns have one name."
     try:
         data = read_regular(path, MAX_SCORES)
-        names = pd.read_csv(io.BytesIO(data), dtype=str, header=None, nrows=1, keep_default_na=False).iloc[0]
-        if names.duplicated().any():
-            raise InputError(f"two columns are called {names[names.duplicated()].iloc[0]!r}")
-        return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+        # pandas renames a repeated column, so the names are read as a line of the table
+        table = pd.read_csv(io.BytesIO(data), dtype=str, header=None, keep_default_na=False)
     except OSError as e:
         raise InputError(f"SCORES = {str(path)!r}: it cannot be read ({e.strerror})") from None
-    except ValueError as e:  # what pandas raises, and InputError
+    except ValueError as e:  # what pandas and `read_regular` raise
         problem = " ".join(str(e).split())[:120]
         raise InputError(f"SCORES = {str(path)!r}: no CSV that can be read ({problem})") from None
+    names = table.iloc[0]
+    if names.duplicated().any():
+        raise InputError(f"SCORES = {str(path)!r}: two columns are called {names[names.duplicated()].iloc[0]!r}")
+    return table.iloc[1:].set_axis(names.tolist(), axis=1)
 
 
 def read_scores(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:  # (N, C), labels (N,), classes
