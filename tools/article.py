@@ -26,20 +26,9 @@ from fashion_vae.lib.metrics import n_f_label
 from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table, update_blocks
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
-from fashion_vae.study.registration import (
-    CLAIMS,
-    SETTINGS,
-    SettingRows,
-    change_text,
-    claim_line,
-    claim_order,
-    evaluate_claims,
-    image_table,
-    read_settings,
-    short_verdicts,
-    summary_text,
-)
+from fashion_vae.study.registration import CLAIMS, SETTINGS, SettingRows, evaluate_claims, read_settings
 from fashion_vae.study.statistics import MARGIN, PairedTests, by_draw, paired_tests
+from fashion_vae.study.verdicts import change_text, claim_line, claim_order, image_table, short_verdicts, summary_text
 
 SOURCE, KOREAN = "article/article.md", "README.ko.md"
 FIELD = re.compile(r"\{\{([^{}]*)\}\}")
@@ -241,10 +230,11 @@ def figure(rows: Rows, key: str) -> str:
 
 
 def table(rows: Rows, key: str, *caption: str) -> str:
-    "A table under a caption."
-    lead, bar, lines = TABLES[key](rows).strip().partition("|")  # what is written above a table joins its caption
-    words = " ".join([*caption, *lead.split()])
-    return f": **{see(rows, key)}.** {words}\n\n{bar}{lines}"
+    "A table under a caption, which what is written beside the table joins."
+    lines = TABLES[key](rows).strip().splitlines()
+    words = " ".join([*caption, *(line.strip() for line in lines if line and not line.startswith("|"))])
+    shown = "\n".join(line for line in lines if line.startswith("|"))
+    return f": **{see(rows, key)}.** {words}\n\n{shown}"
 
 
 def table_anchor(rows: Rows, key: str) -> str:
@@ -532,6 +522,7 @@ def fill(text: str, rows: Rows) -> str:
     if "{{" in text:
         raise InputError(f"{SOURCE} has a field that is not closed")
     text = re.sub(r"(?<=[\s(\[])-(?=\d)", "−", text)
+    text = re.sub(r"(\[[+−][\d.]+,) (?=[+−][\d.]+\])", "\\1\u00a0", text)  # an interval stays on one line
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
