@@ -397,8 +397,10 @@ CHOICES = {
     "lr and decay": "learning rate and decay",
     "x": "features x",
     "latents": "dimensions of z",
-    "Eq. (2)": "reduction in Eq. (2)",
-    "backbone": "network",
+    "Eq. (2)": "loss of Eq. (2)",
+    "backbone": "network of stage 1",
+    "head kept by": "classifier chosen by",
+    "epoch kept by": "epoch of the classifier chosen by",
 }  # of a variant's name -> in words
 
 

@@ -46,7 +46,7 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
         "fashion-mnist-lt/table2",
         *("evidence/more_answers", "evidence/claims", "evidence/claims_short", "evidence/gain"),
         *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
-        *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
+        *(f"fashion-mnist-registered/{name}" for name in ("training", "measures", "sensitivity_table")),
         "clothing-min200/senders",
     ],
 }
