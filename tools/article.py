@@ -187,7 +187,7 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
 def summary(rows: Rows, setting: str) -> str:
     "The verdicts on the main claims in sentences; a sentence about missing rows if there are none."
     results = {key: result for key, result in rows.claims.items() if key[0] == setting}
-    text = summary_text(results).strip().replace("**", "")
+    text = summary_text(results).strip().replace("**", "").replace("n_f", "$n_f$")
     return text or f"The registered runs of setting {setting} are not finished, so its claims count as not tested."
 
 
