@@ -319,7 +319,7 @@ def choice_of(model, X, y, groups, classes, rare, fit_params):  # GammaChoice; t
     choice = _choose(scores, column, classes, rare, model.scoring, model.n_bootstrap, model.random_state)
     return choice, None if model.refit else trained[0]
 
-# %% ../nbs/study/20_balance.ipynb #ba1a002d
+# %% ../nbs/study/20_balance.ipynb #ba1a0fit
 class _BalancedFit:
     def fit(self, X, y, groups=None, **fit_params):
         "Train, and choose γ on held-out scores. `groups` stay together; `fit_params` go to the classifier."

@@ -100,6 +100,12 @@ def test_a_notebook_is_fit_to_read(path):
 
 
 @EVERY
+def test_every_cell_has_an_id_of_its_own(path):
+    ids = [cell["id"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
+@EVERY
 def test_every_picture_has_an_alternative_text(path):
     for output in outputs(path):
         data, metadata = output.get("data", {}), output.get("metadata", {})
