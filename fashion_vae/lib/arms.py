@@ -228,11 +228,11 @@ ABLATION = {
     parse_arm(name): step
     for name, step in {
         "plain": "ERM",
-        "crt1": "retrain the head",
+        "crt1": "retrain the last layer",
         "crt50": "repeat rare images",
         "mu50": "add μ",
-        "noise50": "add equal noise to μ",
-        "vae50": "take the encoder's noise",
+        "noise50": "add noise of one size to μ",
+        "vae50": "use the encoder's noise",
     }.items()
 }  # arm -> the step that leads to it
 

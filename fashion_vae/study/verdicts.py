@@ -6,8 +6,8 @@
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
            'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order', 'claim_line',
            'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
-           'image_table', 'choice_table', 'one_answer', 'change_text', 'at_each_n_f', 'answer_table', 'changes_text',
-           'summary_text']
+           'image_table', 'choice_table', 'one_answer', 'in_words', 'change_text', 'at_each_n_f', 'answer_table',
+           'changes_text', 'by_accuracy', 'sureness_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -32,11 +32,12 @@ from fashion_vae.study.registration import (
     claim_differences,
     claim_parts,
     claims_of,
+    corrected,
     left_out,
     n_f_of,
     untestable,
 )
-from .statistics import MARGIN, image_means, image_weights, paired_tests
+from .statistics import ALPHA, MARGIN, image_means, image_weights, paired_tests
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd12
 class VerdictsReport(RegistrationReport):
@@ -224,13 +225,21 @@ CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imb
            "with natural imbalance and fine-tuning": "N-tuned"}  # fmt: skip
 
 
+def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > d”
+    "Claims by what they say."
+    texts = [f"“{result.claim.text}”" for result in results]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def change_text(results: dict[Key, ClaimResult], name: str) -> str:
-    "How many verdicts of a setting differ from those of F; empty if the setting has no rows."
+    "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
-    became = [results[name, c].verdict for c in claims if results[name, c].verdict != results["F", c].verdict]
-    times = {verdict: became.count(verdict) for verdict in sorted({*became})}
-    counts = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in times.items()]
-    return f"{'; '.join([f'{len(claims) - len(became)} of {len(claims)} stay', *counts])}." if claims else ""
+    changed = [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
+    parts = [f"{len(claims) - len(changed)} of {len(claims)} stay"]
+    for verdict in sorted({result.verdict for result in changed}):
+        own = [result for result in changed if result.verdict == verdict]
+        parts.append(f"{in_words(own)} {'becomes' if len(own) == 1 else 'become'} {verdict}")
+    return f"{'; '.join(parts)}." if claims else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #4b62e815
 def at_each_n_f(claim: Claim, given: SettingRows) -> str:  # e.g. +2.0, +0.4
@@ -267,6 +276,31 @@ def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     absent = [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
     lines += [f"- Not run yet: the claims on {words}.\n" for words in absent]
     return "".join(lines)
+
+# %% ../../nbs/study/21_verdicts.ipynb #21sure01
+def by_accuracy(result: ClaimResult, given: SettingRows) -> str:  # e.g. “a > b” is +0.1 [-0.3, +0.5], equivalent
+    "A claim on two classifiers if validation accuracy chooses them; not registered."
+    values = claim_differences(replace(result.claim, ending="_acc"), given, result.claim.measure)
+    tests = paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
+    same = "equivalent" if tests.equivalence < ALPHA else "not shown to be equivalent"
+    return f"{in_words([result])} is {format_ci(tests.mean, *tests.interval)}, {same}"
+
+
+def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
+    "Do the equivalences of primary claims stand after Holm's correction, and if accuracy chooses the classifiers?"
+    primary = {key: r for key, r in results.items() if r.claim.primary and SETTINGS[key[0]].primary}
+    p = corrected({key: result.equivalence for key, result in primary.items()}, "pooled acc_h")
+    equal = {name: [k for k, r in primary.items() if k[0] == name and r.verdict == "equivalent"] for name in settings}
+    equal, text = {name: keys for name, keys in equal.items() if keys}, ""
+    for name, keys in equal.items():
+        text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
+        stay, go = ([primary[key] for key in keys if (p[key] < ALPHA) == side] for side in (True, False))
+        parts = [f"{in_words(stay)} would stay equivalent"] if stay else []
+        parts += [f"{in_words(go)} would not be decided"] if go else []
+        text += f" With Holm's correction, {', and '.join(parts)}."
+        if chosen := [by_accuracy(primary[k], settings[name]) for k in keys if not primary[k].claim.ending]:
+            text += f" If validation accuracy chooses the classifiers, {'; '.join(chosen)}."
+    return f"- **How sure are the equivalences?** They are not corrected for their number.{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"

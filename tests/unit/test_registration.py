@@ -55,6 +55,7 @@ from fashion_vae.study.verdicts import (
     resampled_means,
     short_verdicts,
     summary_text,
+    sureness_text,
     verdict_table,
 )
 
@@ -410,8 +411,27 @@ def test_changes_count_the_verdicts_that_differ(results):
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
     assert change_text(same, "F-50") == f"{n} of {n} stay."
     same["F-50", "C4"] = replace(results["F-50", "C4"], verdict="contradicted")
-    assert change_text(same, "F-50") == f"{n - 1} of {n} stay; 1 becomes contradicted."
+    first = "“VAE sampling > classifier re-training”"
+    assert change_text(same, "F-50") == f"{n - 1} of {n} stay; {first} becomes contradicted."
+    same["F-50", "C5"] = replace(results["F-50", "C5"], verdict="contradicted")
+    both = f"{first} and “VAE sampling > [x; μ], no noise” become contradicted."
+    assert change_text(same, "F-50") == f"{n - 2} of {n} stay; {both}"
     assert change_text({("F", "C4"): results["F", "C4"]}, "N") == ""
+
+
+def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(results, settings):
+    given = {key: replace(result, verdict="supported", equivalence=1.0) for key, result in results.items()}
+    assert sureness_text(given, settings) == ""
+    for claim, p in {"C4": 0.02, "C5": 0.004, "C10": 0.03}.items():  # ten primary claims: 0.04 for the least
+        given["F", claim] = replace(given["F", claim], verdict="equivalent", equivalence=p)
+    text = sureness_text(given, settings)
+    assert "correction, “VAE sampling > [x; μ], no noise” would stay equivalent, and “VAE sampling > classifier" in text
+    values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), settings["F"], "acc_h")
+    assert f"“VAE sampling > classifier re-training” is {np.mean([v.mean() for v in values.values()]):+.1f} [" in text
+    assert text.count(" is ") == 2 and "On Fashion-MNIST" not in text  # C10 has γ, and no other choice
+    given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
+    text = sureness_text(given, settings)
+    assert "On Fashion-MNIST: With" in text and "On photographs: With" in text
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
