@@ -23,13 +23,22 @@ from fashion_vae.data import TABLE_1
 from fashion_vae.lib.defaults import BACKBONES, HEAD, ON_CPU, TUNED, backbone_config, vae_config
 from fashion_vae.lib.files import InputError, atomic_write, project_root
 from fashion_vae.lib.metrics import metrics_table, n_f_label
+from fashion_vae.lib.networks import make_backbone
 from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table, update_blocks
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
 from fashion_vae.study.comparison import sensitivity_effects
 from fashion_vae.study.registration import CLAIMS, SETTINGS, SettingRows, evaluate_claims, read_settings
-from fashion_vae.study.statistics import MARGIN, PairedTests, by_draw, paired_tests
-from fashion_vae.study.verdicts import change_text, claim_line, claim_order, image_table, short_verdicts, summary_text
+from fashion_vae.study.statistics import ALPHA, MARGIN, PairedTests, by_draw, paired_tests
+from fashion_vae.study.verdicts import (
+    change_text,
+    claim_line,
+    claim_order,
+    image_table,
+    short_verdicts,
+    summary_text,
+    sureness_text,
+)
 
 SOURCE, KOREAN = "article/article.md", "README.ko.md"
 FIELD = re.compile(r"\{\{([^{}]*)\}\}")
@@ -39,6 +48,7 @@ WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
 SEARCHES = ("search", "head_search")  # of hyper-parameters, in results/fashion-mnist-lt
+SURE = ("equivalent", "not shown to be equivalent")
 MINUTES = r"make paper, default grid, from nothing *\| *([\d.]+) s"  # in figures/speed/waits.md
 
 
@@ -135,7 +145,25 @@ def design(rows: Rows, setting: str, what: str) -> str:
     counts |= {"rows": len(scored), "arms": scored["arm"].nunique(), "test": sum(row["images"]["test"])}
     counts |= {"epochs": row["config"]["BackboneConfig"]["epochs"], "classes": len(row["classes"])}
     counts |= {"rare": len(row["minority_classes"]), "train": max(row["images"]["train"])}
+    counts |= {"val": max(row["images"]["val"])}
     return f"{counts[what]:,}"
+
+
+def equivalence(rows: Rows, setting: str, a: str, b: str, n_f: str, *language: str) -> str:
+    "Is a difference of a point or more rejected? Not corrected, and no verdict."
+    words = ("동등한 것으로 판정되었다", "동등성은 확인되지 않았다") if language else SURE
+    return words[rows.tests(setting, a, b, n_f, "acc_h").equivalence >= ALPHA]
+
+
+def overfit(rows: Rows, setting: str, arm: str, n_f: str) -> str:
+    "How far the cross-entropy on validation images lies above that in training, after the last epoch."
+    last = [row["history"][-1] for row in rows.settings[setting].rows if (row["arm"], row["n_f"]) == (arm, int(n_f))]
+    return f"{np.mean([epoch['val_loss'] - epoch['loss'] for epoch in last]):.2f}"
+
+
+def sureness(rows: Rows) -> str:
+    "Whether the equivalences stand if they are corrected, and if accuracy chooses the classifiers."
+    return re.sub(r"^- \*\*.*?\*\* ", "", sureness_text(rows.claims, rows.settings)).strip().replace("n_f", "$n_f$")
 
 
 def varied(rows: Rows, n_f: str, *variant: str) -> str:
@@ -152,6 +180,14 @@ def std(rows: Rows, setting: str, arm: str, n_f: str) -> str:
     return f"{by_draw(rows.side(setting, arm))[int(n_f)].mean(1).std(ddof=1):.1f}"
 
 
+def search(rows: Rows, what: str) -> str:
+    "The search of stage 1: how many pairs of learning rate and weight decay, in how many runs."
+    lines = read_lines(rows.root / "results" / "fashion-mnist-lt" / "search.jsonl.gz")
+    pairs = {(line["lr"], line["weight_decay"]) for line in lines}
+    runs = {(line["n_f"], line["draw"], line["seed"]) for line in lines}
+    return f"{len({'pairs': pairs, 'runs': runs}[what])}"
+
+
 def constant(rows: Rows, name: str) -> str:
     "A number of the configuration, or of the paper."
     small, lite, theirs = (BACKBONES[name] for name in ("resnet-small", "tf_efficientnet_lite0", "resnet50"))
@@ -163,6 +199,8 @@ def constant(rows: Rows, name: str) -> str:
         "width": small.width, "epochs": small.epochs, "side": small.side,
         "photo-width": lite.width, "photo-epochs": ON_CPU["epochs"], "photo-side": ON_CPU["side"],
         "paper-width": theirs.width, "paper-epochs": theirs.epochs,
+        "parameters": f"{sum(p.numel() for p in make_backbone('resnet-small').parameters()):,}",
+        "candidates": len(HEAD.factors) * len(HEAD.decays), "head-epochs": HEAD.epochs,
         "margin": f"{MARGIN:g}", "claims": len(CLAIMS), "untested-p": 1,
         "batch": small.batch, "vae-hidden": vae.hidden, "vae-batch": vae.batch,
         "paper-images": f"{sum(map(sum, TABLE_1.values())):,}", "paper-classes": len(TABLE_1),
@@ -209,15 +247,11 @@ def others(rows: Rows) -> str:  # Markdown list
 
 
 def hours(rows: Rows, setting: str) -> str:
-    "Core-hours of the runs of a setting, or of several as in F+F-few+search; each run had one thread."
-    total = 0.0
-    for name in setting.split("+"):
-        total += search_seconds(rows) if name == "search" else setting_seconds(rows, name)
+    "Core-hours of the runs of a setting, or of all settings and the search; each run had one thread."
+    total = search_seconds(rows) if setting == "all" else 0.0
+    for name in rows.settings if setting == "all" else [setting]:
+        total += run_seconds(rows.root / "results" / SETTINGS[name].dataset)
     return f"{total / 3600:.1f}"
-
-
-def setting_seconds(rows: Rows, setting: str) -> float:
-    return run_seconds(rows.root / "results" / SETTINGS[setting].dataset)
 
 
 def search_seconds(rows: Rows) -> float:
@@ -240,7 +274,7 @@ def figure(rows: Rows, key: str) -> str:
     "A published figure under its published caption."
     caption = re.sub(r"^Figure \d+\. ", "", rows.file(f"figures/{FIGURES[key]}.txt"))
     caption = f"**{see(rows, key)}.** {escape_markdown(caption)}"
-    width = "{width=65%}" if key == "method" else ""
+    width = "{width=65%}" if key in ("method", "classes", "comparison") else ""
     return f"![{caption}](figures/{FIGURES[key]}.png){width}"
 
 
@@ -266,10 +300,12 @@ def data_table(rows: Rows) -> str:
         row = given.rows[0]
         rare = "by count" if row["protocol"] == "natural" else f"{len(row['minority_classes'])}"
         sides = [f"{sum(row['images'][side]):,}" for side in ("train", "val", "test")]
-        lines.append([f"{name}: {WORDS[name]}", f"{len(row['classes'])}", rare, *sides])
+        size = [design(rows, name, what) for what in ("draws", "seeds")]
+        lines.append([f"{name}: {WORDS[name]}", f"{len(row['classes'])}", rare, *sides, *size])
     totals = [f"{total:,}" for total in np.sum(list(TABLE_1.values()), axis=0)]
-    lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals])
-    return markdown_table(pd.DataFrame(lines, columns=["setting", "classes", "rare", "training", "validation", "test"]))
+    lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals, "1", "1"])
+    columns = ["setting", "classes", "rare", "training", "validation", "test", "draws", "seeds"]
+    return markdown_table(pd.DataFrame(lines, columns=columns))
 
 
 def gain_lines(rows: Rows, theirs: str, ours: dict[str, str], retrained: str) -> list[list[str]]:
@@ -290,21 +326,38 @@ def gains_table(rows: Rows) -> str:
     return markdown_table(pd.DataFrame(lines, columns=["data", *map(n_f_label, PAPER_N_F)]))
 
 
-def paper_parts(rows: Rows) -> list[str]:
-    "Table 2 of the notebooks in its parts: what it shows, acc_h, accuracy, key."
-    text = re.sub(r"^\*\*Table 2\.\*\* ", "", rows.file("figures/fashion-mnist-lt/table2.md"))
-    lead, acc_h, acc, key = text.split("\n\n")
-    return [lead, acc_h, acc, key]
+def levels(rows: Rows, measure: str, *columns: str) -> str:
+    "Mean and standard deviation over draws of the main methods in setting F, below the paper's numbers."
+    place, lines = ("acc_h", "acc").index(measure), []
+
+    def title(text: str) -> None:
+        lines.append([f"*{text}*", *[""] * (len(PAPER_N_F) + 1)])
+
+    title("the paper, FashionStyle14")
+    for words, kind in zip(LEVELS["the paper's setting"].values(), PAPER.values(), strict=True):
+        lines.append([words, "", *(f"{values[place]:.2f}" for values in kind)])
+    for block, methods in LEVELS.items():
+        title(f"setting F, {block}")
+        for arms, words in methods.items():
+            ending = arms.partition("_")[2]
+            values = by_draw(rows.side("F", arms, measure))
+            cells = [f"{values[n].mean():.1f} ± {values[n].mean(1).std(ddof=1):.1f}" for n in PAPER_N_F]
+            lines.append([words, CHOSEN[ending] if arms not in FINE_TUNED else "", *cells])
+    return markdown_table(pd.DataFrame(lines, columns=[measure, "chosen by", *map(n_f_label, PAPER_N_F)]), 2)
 
 
-def paper_table(rows: Rows) -> str:
-    "The half of Table 2 on acc_h, its key as part of the caption."
-    lead, acc_h, _, key = paper_parts(rows)
-    return f"{lead} {key}\n\n{acc_h}"
-
-
-def paper_acc_table(rows: Rows) -> str:
-    return paper_parts(rows)[2]
+def claims_table(rows: Rows) -> str:
+    "The claims: what each says, whose it is, and how it is tested."
+    lines = []
+    for name, claim in CLAIMS.items():
+        n_f = {"each": "each of " + ", ".join(map(str, claim.n_f)), "mean": "mean of all", "peak": "see text"}
+        uses = "".join(claim.a + claim.b)
+        k = "30, 50" if "{k}" in uses else "50" if "{one}" in uses or "50" in uses else "–"
+        whose, family = "paper" if name in OF_PARK else "ours", "primary" if claim.primary else "secondary"
+        how = [claim.measure, n_f[claim.parts], k, CHOSEN[claim.ending.removeprefix("_")]]
+        lines.append([f"{name}: {claim.text}", whose, family, *how])
+    columns = ["claim", "whose", "family", "measure", "$n_f$", "$k$ in F", "classifier chosen by"]
+    return markdown_table(pd.DataFrame(lines, columns=columns), len(columns))
 
 
 def short_table(rows: Rows) -> str:
@@ -331,7 +384,7 @@ def primary_table(rows: Rows) -> str:
     order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
     frame = pd.DataFrame([claim_line(key, by_measure) for key in order]).rename(columns={"": "setting"})
     frame = frame.rename(columns={"p": "p (Holm)", "Wilcoxon": "p (Wilcoxon)", "equivalence": "p (equivalence)"})
-    unneeded = ["detectable", *(["setting"] if frame["setting"].nunique() == 1 else [])]
+    unneeded = ["detectable", "p (Wilcoxon)", *(["setting"] if frame["setting"].nunique() == 1 else [])]
     return markdown_table(frame.drop(columns=unneeded), 2 + ("setting" not in unneeded))
 
 
@@ -369,7 +422,8 @@ def cost_table(rows: Rows) -> str:
     seconds = search_seconds(rows)
     runs = len(read_lines(folder / "search_runs.jsonl"))
     lines.append(["search of hyper-parameters for F", f"{runs}", f"{sum(counts):,}", f"{seconds / 3600:.1f}"])
-    return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "rows", "core-hours"]))
+    lines.append(["all", "", "", hours(rows, "all")])
+    return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "results", "core-hours"]))
 
 
 def listed(rows: Rows, keys) -> str:
@@ -384,8 +438,7 @@ def listed(rows: Rows, keys) -> str:
 def sources_table(rows: Rows) -> str:
     "Where each exhibit comes from: command, rows, minutes."
     minutes = re.search(MINUTES, rows.file("figures/speed/waits.md"))
-    paper_rows = rows.root / "results" / "fashion-mnist-lt" / "rows.jsonl"
-    count = f"{len(read_lines(paper_rows)):,}" if paper_rows.is_file() else "in preparation"
+    count = f"{len(read_lines(rows.root / 'results' / 'fashion-mnist-lt' / 'rows.jsonl')):,}"
     again = sum(run_seconds(rows.root / "results" / given.setting.dataset) for given in rows.settings.values())
     registered = f"{sum(len(given.scored) for given in rows.settings.values()):,}"
     rest = {*rows.numbers} - {*OF_PAPER, *OF_EVIDENCE}
@@ -393,10 +446,10 @@ def sources_table(rows: Rows) -> str:
     lines = [
         [listed(rows, OF_PAPER), "`make paper`", count, made],
         [listed(rows, OF_EVIDENCE), "`make evidence`", registered, "about 2"],
-        ["the rows of these", "`make evidence RERUN=1`", registered, f"{again / 60:,.0f} of one core"],
+        ["the results behind these", "`make evidence RERUN=1`", registered, f"{again / 120:,.0f}"],
         [f"{listed(rows, rest)}, this article", "`make article`", "all", "about 1"],
     ]
-    return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "rows", "minutes"]), 2)
+    return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "results", "minutes"]), 2)
 
 
 HYPER_NETWORKS = ("resnet-small", "tf_efficientnet_lite0")
@@ -416,14 +469,15 @@ FIGURES = {  # key -> folder and name below figures/
     "classes": "fashion-mnist-lt/figure2",
     "vae-loss": "fashion-mnist-lt/figure3",
     "head-loss": "fashion-mnist-lt/figure4",
-    "comparison": "fashion-mnist-registered/comparison",
-    "claims": "evidence/claims",
+    "comparison": "fashion-mnist-registered/comparison_10",
+    "claim-figure": "evidence/claims",
     "ablation": "fashion-mnist-registered/ablation",
 }
 TABLES: dict[str, Callable[[Rows], str]] = {
     "data": data_table,
-    "paper": paper_table,
-    "paper-acc": paper_acc_table,
+    "claims": claims_table,
+    "paper": lambda rows: levels(rows, "acc_h"),
+    "paper-acc": lambda rows: levels(rows, "acc"),
     "gains": gains_table,
     "short": short_table,
     "parts": parts_table,
@@ -434,12 +488,33 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "cost": cost_table,
     "sources": sources_table,
 }
-OF_PAPER = ("method", "classes", "vae-loss", "head-loss", "paper", "paper-acc")
-OF_EVIDENCE = ("comparison", "claims", "ablation", "short", "primary", "images", "gains", "parts", "choices")
+OF_PAPER = ("method", "classes", "vae-loss", "head-loss")
+OF_EVIDENCE = ("comparison", "claim-figure", "ablation", "short", "primary", "images", "choices")
+CHOSEN = {"": "acc_h", "acc": "accuracy", "gamma": "acc_h with γ"}  # ending of a measure -> what chose the classifier
+OF_PARK = ("C1", "C2", "C3")
+FINE_TUNED = ("plain", "os30", "os50", "os-tuned50", "os-aug50", "full")  # they have one pair, not one a run
+LEVELS = {  # blocks of Table 2
+    "the paper's setting": {
+        "plain": "ERM", "os30": "oversampling ×30", "os50": "oversampling ×50",
+        "vae30_acc": "VAE sampling ×30", "vae50_acc": "VAE sampling ×50",
+    },
+    "classifiers chosen by acc_h, and tuned oversampling": {
+        "os-tuned50": "tuned oversampling ×50", "os-aug50": "tuned oversampling ×50, augmented",
+        "vae50": "VAE sampling ×50", "crt50": "classifier re-training ×50", "mu50": "[x; μ] ×50, no noise",
+        "z50": "z alone ×50", "pca128": "principal components ×50", "aug50": "augmented views ×50",
+        "la": "logit-adjusted loss", "ldam-drw": "LDAM-DRW",
+    },
+    "γ subtracted from the logits of common classes": {
+        "plain-tuned-gamma_gamma": "ERM, tuned for this", "crt50_gamma": "classifier re-training ×50",
+        "vae50_gamma": "VAE sampling ×50", "ldam-drw_gamma": "LDAM-DRW",
+    },
+    "nothing removed": {"full": "ERM on all training images"},
+}  # fmt: skip
 FIELDS = {
-    "value": value, "difference": difference, "claim": claim, "require": require, "design": design, "std": std,
-    "varied": varied, "constant": constant, "paper": paper, "summary": summary, "changes": changes, "others": others,
-    "hours": hours, "see": see, "figure": figure, "table": table, "table-anchor": table_anchor,
+    "value": value, "difference": difference, "equivalence": equivalence, "overfit": overfit, "claim": claim,
+    "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness, "search": search,
+    "constant": constant, "paper": paper, "summary": summary, "changes": changes, "others": others, "hours": hours,
+    "see": see, "figure": figure, "table": table, "table-anchor": table_anchor,
 }  # fmt: skip
 
 
