@@ -7,7 +7,6 @@ Between {{ and }} stands a field: a name and its arguments. `FIELDS` has all nam
 cannot be computed, or whose verdict is another than the text says ends the program with one sentence.
 """
 
-import gzip
 import hashlib
 import re
 import sys
@@ -28,7 +27,7 @@ from fashion_vae.lib.report import escape_markdown, format_ci, markdown_table, u
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
 from fashion_vae.study.comparison import sensitivity_effects
-from fashion_vae.study.registration import CLAIMS, SETTINGS, SettingRows, evaluate_claims, read_settings
+from fashion_vae.study.registration import CLAIMS, SETTINGS, SettingRows, corrected, evaluate_claims, read_settings
 from fashion_vae.study.statistics import ALPHA, MARGIN, PairedTests, by_draw, paired_tests
 from fashion_vae.study.verdicts import (
     change_text,
@@ -48,6 +47,7 @@ WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
 SEARCHES = ("search", "head_search")  # of hyper-parameters, in results/fashion-mnist-lt
+DATA_IN_WORDS = {"fashion-mnist-registered": "setting F", "fashion-mnist-lt": "the demonstration"}  # in captions
 SURE = ("equivalent", "not shown to be equivalent")
 MINUTES = r"make paper, default grid, from nothing *\| *([\d.]+) s"  # in figures/speed/waits.md
 
@@ -163,7 +163,15 @@ def overfit(rows: Rows, setting: str, arm: str, n_f: str) -> str:
 
 def sureness(rows: Rows) -> str:
     "Whether the equivalences stand if they are corrected, and if accuracy chooses the classifiers."
-    return re.sub(r"^- \*\*.*?\*\* ", "", sureness_text(rows.claims, rows.settings)).strip().replace("n_f", "$n_f$")
+    return re.sub(r"^- \*\*.*?\*\* ", "", sureness_text(rows.claims, rows.settings)).strip()
+
+
+def survivors(rows: Rows, setting: str) -> str:
+    "How many of the equivalences of primary claims would stand after Holm's correction, as in 1 of 3."
+    p = corrected({key: result.equivalence for key, result in rows.claims.items()}, "pooled acc_h")
+    own = {key: result for key, result in rows.claims.items() if key[0] == setting and result.claim.primary}
+    equal = [key for key, result in own.items() if result.verdict == "equivalent"]
+    return f"{sum(p[key] < ALPHA for key in equal)} of {len(equal)}"
 
 
 def varied(rows: Rows, n_f: str, *variant: str) -> str:
@@ -202,7 +210,8 @@ def constant(rows: Rows, name: str) -> str:
         "parameters": f"{sum(p.numel() for p in make_backbone('resnet-small').parameters()):,}",
         "candidates": len(HEAD.factors) * len(HEAD.decays), "head-epochs": HEAD.epochs,
         "margin": f"{MARGIN:g}", "claims": len(CLAIMS), "untested-p": 1,
-        "batch": small.batch, "vae-hidden": vae.hidden, "vae-batch": vae.batch,
+        "batch": small.batch, "photo-batch": ON_CPU.get("batch", lite.batch),
+        "vae-hidden": vae.hidden, "vae-batch": vae.batch,
         "paper-images": f"{sum(map(sum, TABLE_1.values())):,}", "paper-classes": len(TABLE_1),
     }  # fmt: skip
     weights = {"kl-weight": small, "photo-kl-weight": lite, "paper-kl-weight": theirs}
@@ -225,7 +234,7 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
 def summary(rows: Rows, setting: str) -> str:
     "The verdicts on the main claims in sentences; a sentence about missing rows if there are none."
     results = {key: result for key, result in rows.claims.items() if key[0] == setting}
-    text = summary_text(results).strip().replace("**", "").replace("n_f", "$n_f$")
+    text = summary_text(results).strip().replace("**", "")
     return text or f"The registered runs of setting {setting} are not finished, so its claims count as not tested."
 
 
@@ -255,8 +264,9 @@ def hours(rows: Rows, setting: str) -> str:
 
 
 def search_seconds(rows: Rows) -> float:
-    files = (rows.root / "results" / "fashion-mnist-lt" / f"{name}_runs.jsonl" for name in SEARCHES)
-    return sum(record["seconds"] for file in files for record in read_lines(file))
+    folders = (rows.root / "results" / name for name in ("fashion-mnist-lt", SETTINGS["P"].dataset))
+    files = (folder / f"{name}_runs.jsonl" for folder in folders for name in SEARCHES)
+    return sum(record["seconds"] for file in files if file.is_file() for record in read_lines(file))
 
 
 def run_seconds(folder: Path) -> float:
@@ -273,6 +283,8 @@ def see(rows: Rows, key: str) -> str:
 def figure(rows: Rows, key: str) -> str:
     "A published figure under its published caption."
     caption = re.sub(r"^Figure \d+\. ", "", rows.file(f"figures/{FIGURES[key]}.txt"))
+    for name, words in DATA_IN_WORDS.items():
+        caption = re.sub(rf"\b{name}\b", words, caption)
     caption = f"**{see(rows, key)}.** {escape_markdown(caption)}"
     width = "{width=65%}" if key in ("method", "classes", "comparison") else ""
     return f"![{caption}](figures/{FIGURES[key]}.png){width}"
@@ -298,10 +310,10 @@ def data_table(rows: Rows) -> str:
     lines = []
     for name, given in rows.settings.items():
         row = given.rows[0]
-        rare = "by count" if row["protocol"] == "natural" else f"{len(row['minority_classes'])}"
         sides = [f"{sum(row['images'][side]):,}" for side in ("train", "val", "test")]
         size = [design(rows, name, what) for what in ("draws", "seeds")]
-        lines.append([f"{name}: {WORDS[name]}", f"{len(row['classes'])}", rare, *sides, *size])
+        classes = [f"{len(row[key])}" for key in ("classes", "minority_classes")]
+        lines.append([f"{name}: {WORDS[name]}", *classes, *sides, *size])
     totals = [f"{total:,}" for total in np.sum(list(TABLE_1.values()), axis=0)]
     lines.append(["the paper: FashionStyle14", f"{len(TABLE_1)}", "5", *totals, "1", "1"])
     columns = ["setting", "classes", "rare", "training", "validation", "test", "draws", "seeds"]
@@ -334,15 +346,16 @@ def levels(rows: Rows, measure: str, *columns: str) -> str:
         lines.append([f"*{text}*", *[""] * (len(PAPER_N_F) + 1)])
 
     title("the paper, FashionStyle14")
-    for words, kind in zip(LEVELS["the paper's setting"].values(), PAPER.values(), strict=True):
+    for words, kind in zip(LEVELS["by the paper's procedure"].values(), PAPER.values(), strict=True):
         lines.append([words, "", *(f"{values[place]:.2f}" for values in kind)])
     for block, methods in LEVELS.items():
         title(f"setting F, {block}")
         for arms, words in methods.items():
             ending = arms.partition("_")[2]
             values = by_draw(rows.side("F", arms, measure))
+            choice = "" if arms in FINE_TUNED else "γ only" if arms == "plain_gamma" else CHOSEN[ending]
             cells = [f"{values[n].mean():.1f} ± {values[n].mean(1).std(ddof=1):.1f}" for n in PAPER_N_F]
-            lines.append([words, CHOSEN[ending] if arms not in FINE_TUNED else "", *cells])
+            lines.append([words, choice, *cells])
     return markdown_table(pd.DataFrame(lines, columns=[measure, "chosen by", *map(n_f_label, PAPER_N_F)]), 2)
 
 
@@ -417,11 +430,8 @@ def cost_table(rows: Rows) -> str:
         seconds = run_seconds(rows.root / "results" / given.setting.dataset)
         size = [design(rows, name, what) for what in ("runs", "rows")]
         lines.append([f"{name}: {WORDS[name]}", *size, f"{seconds / 3600:.1f}"])
-    folder = rows.root / "results" / "fashion-mnist-lt"
-    counts = [gzip.decompress((folder / f"{name}.jsonl.gz").read_bytes()).count(b"\n") for name in SEARCHES]
     seconds = search_seconds(rows)
-    runs = len(read_lines(folder / "search_runs.jsonl"))
-    lines.append(["search of hyper-parameters for F", f"{runs}", f"{sum(counts):,}", f"{seconds / 3600:.1f}"])
+    lines.append(["searches of hyper-parameters, on Fashion-MNIST and photographs", "", "", f"{seconds / 3600:.1f}"])
     lines.append(["all", "", "", hours(rows, "all")])
     return markdown_table(pd.DataFrame(lines, columns=["runs of", "runs", "results", "core-hours"]))
 
@@ -458,10 +468,10 @@ HYPER = {  # stage -> field of its configuration -> words
           "lr": "highest learning rate", "weight_decay": "weight decay", "momentum": "momentum (Nesterov)",
           "warmup": "share of the steps in which the rate rises"},
     "2": {"hidden": "hidden width", "latents": "L, latents", "epochs": "epochs", "batch": "batch",
-          "lr": "learning rate (Adam)", "min_std": "least standard deviation of a feature, of the largest",
+          "lr": "learning rate (Adam)", "min_std": "least standard deviation of a feature, as a part of the largest",
           "logvar_clip": "bound of the log-variance"},
-    "3": {"epochs": "epochs", "batch": "batch", "lr": "highest learning rate, before its factor",
-          "factors": "factors of the rate that are tried", "decays": "weight decays that are tried",
+    "3": {"epochs": "epochs", "batch": "batch", "lr": "highest learning rate, times a factor",
+          "factors": "factors that are tried", "decays": "weight decays that are tried",
           "momentum": "momentum (Nesterov)"},
 }  # fmt: skip
 FIGURES = {  # key -> folder and name below figures/
@@ -492,11 +502,14 @@ OF_PAPER = ("method", "classes", "vae-loss", "head-loss")
 OF_EVIDENCE = ("comparison", "claim-figure", "ablation", "short", "primary", "images", "choices")
 CHOSEN = {"": "acc_h", "acc": "accuracy", "gamma": "acc_h with γ"}  # ending of a measure -> what chose the classifier
 OF_PARK = ("C1", "C2", "C3")
-FINE_TUNED = ("plain", "os30", "os50", "os-tuned50", "os-aug50", "full")  # they have one pair, not one a run
+FINE_TUNED = ("plain", "os30", "os50", "os-tuned50", "os-aug50")  # they have one pair, not one a run
 LEVELS = {  # blocks of Table 2
-    "the paper's setting": {
+    "by the paper's procedure": {
         "plain": "ERM", "os30": "oversampling ×30", "os50": "oversampling ×50",
         "vae30_acc": "VAE sampling ×30", "vae50_acc": "VAE sampling ×50",
+    },
+    "the same without a VAE": {
+        "crt30_acc": "classifier re-training ×30", "crt50_acc": "classifier re-training ×50",
     },
     "classifiers chosen by acc_h, and tuned oversampling": {
         "os-tuned50": "tuned oversampling ×50", "os-aug50": "tuned oversampling ×50, augmented",
@@ -505,16 +518,16 @@ LEVELS = {  # blocks of Table 2
         "la": "logit-adjusted loss", "ldam-drw": "LDAM-DRW",
     },
     "γ subtracted from the logits of common classes": {
-        "plain-tuned-gamma_gamma": "ERM, tuned for this", "crt50_gamma": "classifier re-training ×50",
-        "vae50_gamma": "VAE sampling ×50", "ldam-drw_gamma": "LDAM-DRW",
+        "plain_gamma": "ERM", "plain-tuned-gamma_gamma": "ERM, tuned for this",
+        "crt50_gamma": "classifier re-training ×50", "vae50_gamma": "VAE sampling ×50", "ldam-drw_gamma": "LDAM-DRW",
     },
-    "nothing removed": {"full": "ERM on all training images"},
 }  # fmt: skip
 FIELDS = {
     "value": value, "difference": difference, "equivalence": equivalence, "overfit": overfit, "claim": claim,
-    "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness, "search": search,
-    "constant": constant, "paper": paper, "summary": summary, "changes": changes, "others": others, "hours": hours,
-    "see": see, "figure": figure, "table": table, "table-anchor": table_anchor,
+    "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness,
+    "survivors": survivors, "search": search, "constant": constant, "paper": paper, "summary": summary,
+    "changes": changes, "others": others, "hours": hours, "see": see, "figure": figure, "table": table,
+    "table-anchor": table_anchor,
 }  # fmt: skip
 
 
@@ -614,6 +627,8 @@ def fill(text: str, rows: Rows) -> str:
         raise InputError(f"{SOURCE} has a field that is not closed")
     text = re.sub(r"(?<=[\s(\[])-(?=\d)", "−", text)
     text = re.sub(r"(\[[+−][\d.]+,) (?=[+−][\d.]+\])", "\\1\u00a0", text)  # an interval stays on one line
+    plain = r"```.*?```|\$[^$]*\$|`[^`]*`|\bn_f\b"  # n_f outside of code and mathematics
+    text = re.sub(plain, lambda match: "$n_f$" if match[0] == "n_f" else match[0], text, flags=re.DOTALL)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
