@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
-           'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order', 'claim_line',
-           'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
-           'image_table', 'choice_table', 'one_answer', 'in_words', 'change_text', 'at_each_n_f', 'answer_table',
-           'changes_text', 'by_accuracy', 'sureness_text', 'summary_text']
+           'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
+           'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
+           'image_interval', 'image_table', 'choice_table', 'one_answer', 'in_words', 'change_text', 'at_each_n_f',
+           'answer_table', 'changes_text', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -216,13 +216,13 @@ ANSWERS = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": 
 
 def one_answer(result: ClaimResult) -> str:  # a cell
     "An answer with its difference."
-    weakest = f" at {result.part}, the least certain" if result.claim.parts == "each" else ""
+    weakest = f" at {result.part}, where p is largest" if result.claim.parts == "each" else ""
     difference = format_ci(result.tests.mean, *result.tests.interval)
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
 # %% ../../nbs/study/21_verdicts.ipynb #be491850
-CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "with natural imbalance": "N",
-           "with natural imbalance and fine-tuning": "N-tuned"}  # fmt: skip
+CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "on photographs as imbalanced as they are": "N",
+           "on photographs as imbalanced as they are, with fine-tuning": "N-tuned"}  # fmt: skip
 
 
 def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > d”
@@ -235,7 +235,7 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
     claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
     changed = [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
-    parts = [f"{len(claims) - len(changed)} of {len(claims)} stay"]
+    parts = [f"{len(claims) - len(changed)} of {len(claims)} claims that were tested there keep their verdict"]
     for verdict in sorted({result.verdict for result in changed}):
         own = [result for result in changed if result.verdict == verdict]
         parts.append(f"{in_words(own)} {'becomes' if len(own) == 1 else 'become'} {verdict}")
@@ -278,29 +278,56 @@ def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     return "".join(lines)
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure01
-def by_accuracy(result: ClaimResult, given: SettingRows) -> str:  # e.g. “a > b” is +0.1 [-0.3, +0.5], equivalent
+PAIRS = {  # primary claim -> its two sides in words
+    "C1": ("VAE sampling", "oversampling"),
+    "C3": ("VAE sampling in accuracy", "oversampling"),
+    "C4": ("VAE sampling", "the retrained classifier"),
+    "C5": ("sampled z", "its mean μ"),
+    "C10": ("LDAM-DRW with γ", "plain fine-tuning with γ"),
+}
+
+
+def listed(claims: list[str]) -> str:  # e.g. a and b; c and d
+    "The two sides of each claim."
+    return "; ".join(" and ".join(PAIRS[claim]) for claim in claims)
+
+
+def by_accuracy(name: str, result: ClaimResult, given: SettingRows) -> str:  # e.g. a less b is +0.1 [-0.3, +0.5], …
     "A claim on two classifiers if validation accuracy chooses them; not registered."
     values = claim_differences(replace(result.claim, ending="_acc"), given, result.claim.measure)
     tests = paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
     same = "equivalent" if tests.equivalence < ALPHA else "not shown to be equivalent"
-    return f"{in_words([result])} is {format_ci(tests.mean, *tests.interval)}, {same}"
+    return f"{' less '.join(PAIRS[name])} is {format_ci(tests.mean, *tests.interval)}, {same}"
 
 
 def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
     "Do the equivalences of primary claims stand after Holm's correction, and if accuracy chooses the classifiers?"
     primary = {key: r for key, r in results.items() if r.claim.primary and SETTINGS[key[0]].primary}
     p = corrected({key: result.equivalence for key, result in primary.items()}, "pooled acc_h")
-    equal = {name: [k for k, r in primary.items() if k[0] == name and r.verdict == "equivalent"] for name in settings}
-    equal, text = {name: keys for name, keys in equal.items() if keys}, ""
-    for name, keys in equal.items():
+    equal = {name: [c for s, c in primary if s == name and primary[s, c].verdict == "equivalent"] for name in settings}
+    equal, text = {name: claims for name, claims in equal.items() if claims}, ""
+    for name, claims in equal.items():
         text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
-        stay, go = ([primary[key] for key in keys if (p[key] < ALPHA) == side] for side in (True, False))
-        parts = [f"{in_words(stay)} would stay equivalent"] if stay else []
-        parts += [f"{in_words(go)} would not be decided"] if go else []
-        text += f" With Holm's correction, {', and '.join(parts)}."
-        if chosen := [by_accuracy(primary[k], settings[name]) for k in keys if not primary[k].claim.ending]:
-            text += f" If validation accuracy chooses the classifiers, {'; '.join(chosen)}."
-    return f"- **How sure are the equivalences?** They are not corrected for their number.{text}\n" if text else ""
+        stay, go = ([c for c in claims if (p[name, c] < ALPHA) == side] for side in (True, False))
+        parts = [f"still equivalent: {listed(stay)}"] if stay else []
+        parts += [f"undecided: {listed(go)}"] if go else []
+        text += f" With Holm's correction, {'. Then '.join(parts)}."
+        chosen = [c for c in claims if not primary[name, c].claim.ending]
+        choices = [by_accuracy(c, primary[name, c], settings[name]) for c in chosen]
+        text += f" If validation accuracy chooses the classifiers, {'; '.join(choices)}." if choices else ""
+    return f"- **How sure are the equivalences?** The tests are not corrected for their number.{text}\n" if text else ""
+
+
+def gain_text(given: SettingRows) -> str:  # Markdown list item; empty without oversampling
+    "The gain over oversampling at each n_f, with and without a VAE."
+    if untestable(CLAIMS["C1"], given) or untestable(replace(CLAIMS["C1"], a="crt{k}"), given):
+        return ""
+    with_vae, without = (at_each_n_f(replace(CLAIMS["C1"], a=arm), given) for arm in ("vae{k}", "crt{k}"))
+    n_f = ", ".join(map(str, given.setting.n_f))
+    return (
+        f"- **How large is the gain over oversampling without a VAE?** {without} at n_f = {n_f},"
+        f" with the classifier chosen as in the paper; VAE sampling gains {with_vae}.\n"
+    )
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"
@@ -330,6 +357,6 @@ def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
                 sentence = by_verdict.get(result.verdict, f"it is not decided whether {asked}")
                 sentences.append(f"{sentence[0].upper()}{sentence[1:]}.")
         if [results[name, c].verdict for c in ("C1", "C4") if (name, c) in results] == ["supported", "equivalent"]:
-            sentences.insert(2, "So the gain is reached without the VAE.")
+            sentences.insert(2, "So about the same gain is reached without the VAE.")
         text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
     return text

@@ -50,6 +50,7 @@ from fashion_vae.study.verdicts import (
     choice_table,
     claim_order,
     gain_table,
+    gain_text,
     image_interval,
     image_table,
     resampled_means,
@@ -345,7 +346,7 @@ def test_answers_say_what_the_verdicts_say(results, settings, questions):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
             assert f"{result.tests.mean:+.1f} [" in cell
-            assert cell.endswith(f"at {result.part}, the least certain") == (claim == "C1")
+            assert cell.endswith(f"at {result.part}, where p is largest") == (claim == "C1")
             of_each = [float(mean) for mean in means.split(", ")]
             assert len(of_each) == 4
             if claim != "C1":
@@ -375,7 +376,7 @@ def test_the_gain_is_denied_to_the_vae_only_if_a_classifier_without_it_matches(r
 def test_settings_without_rows_are_named(results, settings):
     of_two = {key: result for key, result in results.items() if key[0] in ("F", "N")}
     *_, changes, claims = changes_text(of_two).splitlines()
-    assert changes.startswith("- Not run yet: whether verdicts change at 50 epochs, or at n_f = 1 to 3, or with ")
+    assert changes.startswith("- Not run yet: whether verdicts change at 50 epochs, or at n_f = 1 to 3, or on ")
     assert claims == "- Not run yet: the claims on photographs."
     assert "Not run yet" not in changes_text(results) and changes_text(results).count("\n") == len(SETTINGS) - 2
     assert answer_table(of_two, {"F": settings["F"], "N": settings["N"]}).splitlines()[0].count("Fashion-MNIST") == 1
@@ -409,13 +410,13 @@ def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(setting
 def test_changes_count_the_verdicts_that_differ(results):
     n = len({claim for name, claim in results if name == "F-50"})
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
-    assert change_text(same, "F-50") == f"{n} of {n} stay."
+    assert change_text(same, "F-50") == f"{n} of {n} claims that were tested there keep their verdict."
     same["F-50", "C4"] = replace(results["F-50", "C4"], verdict="contradicted")
-    first = "“VAE sampling > classifier re-training”"
-    assert change_text(same, "F-50") == f"{n - 1} of {n} stay; {first} becomes contradicted."
+    first, keep = "“VAE sampling > classifier re-training”", "claims that were tested there keep their verdict"
+    assert change_text(same, "F-50") == f"{n - 1} of {n} {keep}; {first} becomes contradicted."
     same["F-50", "C5"] = replace(results["F-50", "C5"], verdict="contradicted")
     both = f"{first} and “VAE sampling > [x; μ], no noise” become contradicted."
-    assert change_text(same, "F-50") == f"{n - 2} of {n} stay; {both}"
+    assert change_text(same, "F-50") == f"{n - 2} of {n} {keep}; {both}"
     assert change_text({("F", "C4"): results["F", "C4"]}, "N") == ""
 
 
@@ -425,13 +426,21 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
     for claim, p in {"C4": 0.02, "C5": 0.004, "C10": 0.03}.items():  # ten primary claims: 0.04 for the least
         given["F", claim] = replace(given["F", claim], verdict="equivalent", equivalence=p)
     text = sureness_text(given, settings)
-    assert "correction, “VAE sampling > [x; μ], no noise” would stay equivalent, and “VAE sampling > classifier" in text
+    assert "With Holm's correction, still equivalent: sampled z and its mean μ. Then undecided: VAE sampl" in text
     values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), settings["F"], "acc_h")
-    assert f"“VAE sampling > classifier re-training” is {np.mean([v.mean() for v in values.values()]):+.1f} [" in text
-    assert text.count(" is ") == 2 and "On Fashion-MNIST" not in text  # C10 has γ, and no other choice
+    mean = np.mean([v.mean() for v in values.values()])
+    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in text
+    assert text.count(" less ") == 2 and "On Fashion-MNIST" not in text  # C10 has γ, and no other choice
     given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
     text = sureness_text(given, settings)
     assert "On Fashion-MNIST: With" in text and "On photographs: With" in text
+
+
+def test_the_gain_in_the_text_is_that_of_the_table(settings):
+    text, lines = gain_text(settings["F"]), gain_table(settings["F"]).splitlines()
+    for line in (lines[2], lines[4]):  # VAE sampling; re-training
+        assert ", ".join(cell.split()[0] for cell in line.split("|")[2:-1]) in text
+    assert gain_text(replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])) == ""
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
