@@ -222,7 +222,7 @@ ANSWERS = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": 
 
 def one_answer(result: ClaimResult) -> str:  # a cell
     "An answer with its difference."
-    weakest = f" at {result.part}, where p is largest" if result.claim.parts == "each" else ""
+    weakest = f" at {result.part}, where t is smallest" if result.claim.parts == "each" else ""
     difference = format_ci(result.tests.mean, *result.tests.interval)
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
