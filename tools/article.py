@@ -34,6 +34,7 @@ from fashion_vae.study.verdicts import (
     claim_line,
     claim_order,
     image_table,
+    p_text,
     short_verdicts,
     summary_text,
     sureness_text,
@@ -46,6 +47,7 @@ TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, 
 WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
+DEMONSTRATION = "fashion-mnist-lt"
 SEARCHES = ("search", "head_search")  # of hyper-parameters, in results/fashion-mnist-lt
 DATA_IN_WORDS = {"fashion-mnist-registered": "setting F", "fashion-mnist-lt": "the demonstration"}  # in captions
 SURE = ("equivalent", "not shown to be equivalent")
@@ -166,12 +168,24 @@ def sureness(rows: Rows) -> str:
     return re.sub(r"^- \*\*.*?\*\* ", "", sureness_text(rows.claims, rows.settings)).strip()
 
 
-def survivors(rows: Rows, setting: str) -> str:
+def family(rows: Rows) -> str:
+    "How many claims Holm's correction runs over."
+    return str(sum(claim.primary for claim in CLAIMS.values()) * sum(s.primary for s in SETTINGS.values()))
+
+
+def survivors(rows: Rows, setting: str, *language: str) -> str:
     "How many of the equivalences of primary claims would stand after Holm's correction, as in 1 of 3."
     p = corrected({key: result.equivalence for key, result in rows.claims.items()}, "pooled acc_h")
     own = {key: result for key, result in rows.claims.items() if key[0] == setting and result.claim.primary}
     equal = [key for key, result in own.items() if result.verdict == "equivalent"]
-    return f"{sum(p[key] < ALPHA for key in equal)} of {len(equal)}"
+    stay = sum(p[key] < ALPHA for key in equal)
+    return f"{len(equal)}개 가운데 {stay}개" if language else f"{stay} of {len(equal)}"
+
+
+def latent(rows: Rows, what: str) -> str:
+    "A mean over the VAEs of setting F, of the report in their rows."
+    path = rows.root / "results" / SETTINGS["F"].dataset / "studies.jsonl.gz"
+    return f"{np.mean([row['latent'][what] for row in read_lines(path) if 'latent' in row]):.2f}"
 
 
 def varied(rows: Rows, n_f: str, *variant: str) -> str:
@@ -257,20 +271,18 @@ def others(rows: Rows) -> str:  # Markdown list
 
 def hours(rows: Rows, setting: str) -> str:
     "Core-hours of the runs of a setting, or of all settings and the search; each run had one thread."
-    total = search_seconds(rows) if setting == "all" else 0.0
+    total = search_seconds(rows) + run_seconds(rows, "runs", DEMONSTRATION) if setting == "all" else 0.0
     for name in rows.settings if setting == "all" else [setting]:
-        total += run_seconds(rows.root / "results" / SETTINGS[name].dataset)
+        total += sum(run_seconds(rows, kind, SETTINGS[name].dataset) for kind in ("studies_runs", "sensitivity_runs"))
     return f"{total / 3600:.1f}"
 
 
 def search_seconds(rows: Rows) -> float:
-    folders = (rows.root / "results" / name for name in ("fashion-mnist-lt", SETTINGS["P"].dataset))
-    files = (folder / f"{name}_runs.jsonl" for folder in folders for name in SEARCHES)
-    return sum(record["seconds"] for file in files if file.is_file() for record in read_lines(file))
+    return sum(run_seconds(rows, f"{n}_runs", d) for d in (DEMONSTRATION, SETTINGS["P"].dataset) for n in SEARCHES)
 
 
-def run_seconds(folder: Path) -> float:
-    return sum(record["seconds"] for file in sorted(folder.glob("*runs.jsonl")) for record in read_lines(file))
+def run_seconds(rows: Rows, kind: str, dataset: str) -> float:  # 0 if there are no such runs
+    return sum(record["seconds"] for record in read_lines(rows.root / "results" / dataset / f"{kind}.jsonl"))
 
 
 def see(rows: Rows, key: str) -> str:
@@ -286,7 +298,7 @@ def figure(rows: Rows, key: str) -> str:
     for name, words in DATA_IN_WORDS.items():
         caption = re.sub(rf"\b{name}\b", words, caption)
     caption = f"**{see(rows, key)}.** {escape_markdown(caption)}"
-    width = "{width=65%}" if key in ("method", "classes", "comparison") else ""
+    width = f"{{width={WIDTHS[key]}}}" if key in WIDTHS else ""
     return f"![{caption}](figures/{FIGURES[key]}.png){width}"
 
 
@@ -338,7 +350,7 @@ def gains_table(rows: Rows) -> str:
     return markdown_table(pd.DataFrame(lines, columns=["data", *map(n_f_label, PAPER_N_F)]))
 
 
-def levels(rows: Rows, measure: str, *columns: str) -> str:
+def levels(rows: Rows, measure: str, blocks: int | None = None) -> str:  # blocks: how many of LEVELS; None: all
     "Mean and standard deviation over draws of the main methods in setting F, below the paper's numbers."
     place, lines = ("acc_h", "acc").index(measure), []
 
@@ -348,7 +360,7 @@ def levels(rows: Rows, measure: str, *columns: str) -> str:
     title("the paper, FashionStyle14")
     for words, kind in zip(LEVELS["by the paper's procedure"].values(), PAPER.values(), strict=True):
         lines.append([words, "", *(f"{values[place]:.2f}" for values in kind)])
-    for block, methods in LEVELS.items():
+    for block, methods in list(LEVELS.items())[:blocks]:
         title(f"setting F, {block}")
         for arms, words in methods.items():
             ending = arms.partition("_")[2]
@@ -396,9 +408,33 @@ def primary_table(rows: Rows) -> str:
     keys = [key for key, result in rows.claims.items() if result.claim.primary and SETTINGS[key[0]].primary]
     order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
     frame = pd.DataFrame([claim_line(key, by_measure) for key in order]).rename(columns={"": "setting"})
-    frame = frame.rename(columns={"p": "p (Holm)", "Wilcoxon": "p (Wilcoxon)", "equivalence": "p (equivalence)"})
-    unneeded = ["detectable", "p (Wilcoxon)", *(["setting"] if frame["setting"].nunique() == 1 else [])]
+    frame = frame.rename(columns={"p": "p (Holm)", "equivalence": "p (equivalence)"})
+    p = corrected({key: result.equivalence for key, result in rows.claims.items()}, "pooled acc_h")
+    frame.insert(frame.columns.get_loc("verdict"), "the same (Holm)", [p_text(p[key]) for key in order])
+    frame["detectable"] = [f"{rows.claims[key].tests.detectable:.1f}" for key in order]
+    unneeded = ["Wilcoxon", *(["setting"] if frame["setting"].nunique() == 1 else [])]
     return markdown_table(frame.drop(columns=unneeded), 2 + ("setting" not in unneeded))
+
+
+def gamma_table(rows: Rows) -> str:
+    "Methods with γ less ERM, tuned for γ, at each n_f and on average."
+    lines = []
+    for arm, (words, has_vae) in WITH_GAMMA.items():
+        parts = [*map(str, PAPER_N_F), "mean"]
+        cells = [difference(rows, "F", f"{arm}_gamma", "plain-tuned-gamma_gamma", n_f) for n_f in parts]
+        lines.append([words, has_vae, *cells])
+    columns = ["acc_h with γ, less that of ERM with γ", "VAE", *map(n_f_label, PAPER_N_F), "mean over $n_f$"]
+    return markdown_table(pd.DataFrame(lines, columns=columns), 2)
+
+
+def two_parts_table(rows: Rows, n_f: int = 10) -> str:
+    "Accuracy on common and on rare classes, and acc_h."
+    lines = []
+    for arms, words in TWO_PARTS.items():
+        values = [by_draw(rows.side("F", arms, measure))[n_f].mean(1) for measure in ("majority", "minority", "acc_h")]
+        lines.append([words, *(f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in values)])
+    columns = ["method, and what chose the classifier", "common classes", "rare classes", "acc_h"]
+    return markdown_table(pd.DataFrame(lines, columns=columns))
 
 
 def hyper_table(rows: Rows) -> str:
@@ -410,7 +446,7 @@ def hyper_table(rows: Rows) -> str:
         for field, words in HYPER[stage].items():
             source = type(configs[0]).model_fields[field].description
             values = [getattr(config, field) for config in configs]
-            source = source if source.startswith("section") else "ours"
+            source = f"paper, {source}" if source.startswith("section") else "ours"
             lines.append([stage, words, *map(number_or_list, values), source])
     for kind, words in {"plain-tuned": "ERM, tuned", "os-tuned": "oversampling, tuned"}.items():
         pairs = [TUNED.get((name, c.epochs), {}).get(kind) for name, c in zip(HYPER_NETWORKS, columns, strict=True)]
@@ -427,9 +463,17 @@ def number_or_list(value) -> str:  # e.g. 0.02; or 0, 0.03, 0.3
 def cost_table(rows: Rows) -> str:
     lines = []
     for name, given in rows.settings.items():
-        seconds = run_seconds(rows.root / "results" / given.setting.dataset)
+        seconds = run_seconds(rows, "studies_runs", given.setting.dataset)
         size = [design(rows, name, what) for what in ("runs", "rows")]
         lines.append([f"{name}: {WORDS[name]}", *size, f"{seconds / 3600:.1f}"])
+    for words, kind, file, dataset in (
+        ("F with one choice changed (†)", "sensitivity_runs", "sensitivity.jsonl.gz", SETTINGS["F"].dataset),
+        ("the demonstration", "runs", "rows.jsonl", DEMONSTRATION),
+    ):
+        made = read_lines(rows.root / "results" / dataset / file)
+        runs = {(row["n_f"], row["draw"], row["seed"]) for row in made}
+        seconds = run_seconds(rows, kind, dataset)
+        lines.append([words, f"{len(runs)}", f"{len(made):,}", f"{seconds / 3600:.1f}"])
     seconds = search_seconds(rows)
     lines.append(["searches of hyper-parameters, on Fashion-MNIST and photographs", "", "", f"{seconds / 3600:.1f}"])
     lines.append(["all", "", "", hours(rows, "all")])
@@ -449,14 +493,14 @@ def sources_table(rows: Rows) -> str:
     "Where each exhibit comes from: command, rows, minutes."
     minutes = re.search(MINUTES, rows.file("figures/speed/waits.md"))
     count = f"{len(read_lines(rows.root / 'results' / 'fashion-mnist-lt' / 'rows.jsonl')):,}"
-    again = sum(run_seconds(rows.root / "results" / given.setting.dataset) for given in rows.settings.values())
+    again = 3600 * sum(float(hours(rows, name)) for name in rows.settings)
     registered = f"{sum(len(given.scored) for given in rows.settings.values()):,}"
     rest = {*rows.numbers} - {*OF_PAPER, *OF_EVIDENCE}
     made = f"{float(minutes[1]) / 60:.0f}" if minutes else "–"
     lines = [
         [listed(rows, OF_PAPER), "`make paper`", count, made],
         [listed(rows, OF_EVIDENCE), "`make evidence`", registered, "about 2"],
-        ["the results behind these", "`make evidence RERUN=1`", registered, f"{again / 120:,.0f}"],
+        ["the results behind these, and those marked †", "`make evidence RERUN=1`", registered, f"{again / 120:,.0f}"],
         [f"{listed(rows, rest)}, this article", "`make article`", "all", "about 1"],
     ]
     return markdown_table(pd.DataFrame(lines, columns=["exhibit", "command", "results", "minutes"]), 2)
@@ -480,28 +524,43 @@ FIGURES = {  # key -> folder and name below figures/
     "vae-loss": "fashion-mnist-lt/figure3",
     "head-loss": "fashion-mnist-lt/figure4",
     "comparison": "fashion-mnist-registered/comparison_10",
-    "claim-figure": "evidence/claims",
     "ablation": "fashion-mnist-registered/ablation",
 }
+WIDTHS = {"method": "80%", "classes": "80%", "comparison": "85%", "ablation": "75%"}
 TABLES: dict[str, Callable[[Rows], str]] = {
     "data": data_table,
     "claims": claims_table,
     "paper": lambda rows: levels(rows, "acc_h"),
-    "paper-acc": lambda rows: levels(rows, "acc"),
+    "paper-acc": lambda rows: levels(rows, "acc", 2),
     "gains": gains_table,
     "short": short_table,
     "parts": parts_table,
     "choices": lambda rows: rows.file("figures/evidence/choices.md"),
     "primary": primary_table,
+    "gamma": gamma_table,
+    "two-parts": two_parts_table,
     "images": lambda rows: image_table(rows.settings["F"], rows.claims),
     "hyper": hyper_table,
     "cost": cost_table,
     "sources": sources_table,
 }
 OF_PAPER = ("method", "classes", "vae-loss", "head-loss")
-OF_EVIDENCE = ("comparison", "claim-figure", "ablation", "short", "primary", "images", "choices")
+OF_EVIDENCE = ("comparison", "ablation", "short", "primary", "images", "choices")
 CHOSEN = {"": "acc_h", "acc": "accuracy", "gamma": "acc_h with γ"}  # ending of a measure -> what chose the classifier
 OF_PARK = ("C1", "C2", "C3")
+WITH_GAMMA = {  # arm -> words, whether it needs a VAE
+    "vae50": ("VAE sampling ×50", "yes"), "z50": ("z alone ×50", "yes"), "mu50": ("[x; μ] ×50, no noise", "yes"),
+    "crt50": ("classifier re-training ×50", "no"), "pca128": ("principal components ×50", "no"),
+    "avg": ("averaged heads", "no"), "la": ("logit-adjusted loss", "no"), "ldam-drw": ("LDAM-DRW", "no"),
+    "os50": ("oversampling ×50", "no"),
+}  # fmt: skip
+TWO_PARTS = {
+    "plain": "ERM", "os50": "oversampling ×50", "os-tuned50": "tuned oversampling ×50",
+    "vae50_acc": "VAE sampling ×50, by accuracy", "crt50_acc": "classifier re-training ×50, by accuracy",
+    "vae50": "VAE sampling ×50, by acc_h", "crt50": "classifier re-training ×50, by acc_h",
+    "plain_gamma": "ERM, γ by acc_h", "vae50_gamma": "VAE sampling ×50, with γ by acc_h",
+    "crt50_gamma": "classifier re-training ×50, with γ by acc_h",
+}  # fmt: skip
 FINE_TUNED = ("plain", "os30", "os50", "os-tuned50", "os-aug50")  # they have one pair, not one a run
 LEVELS = {  # blocks of Table 2
     "by the paper's procedure": {
@@ -525,7 +584,8 @@ LEVELS = {  # blocks of Table 2
 FIELDS = {
     "value": value, "difference": difference, "equivalence": equivalence, "overfit": overfit, "claim": claim,
     "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness,
-    "survivors": survivors, "search": search, "constant": constant, "paper": paper, "summary": summary,
+    "survivors": survivors, "family": family, "latent": latent, "search": search,
+    "constant": constant, "paper": paper, "summary": summary,
     "changes": changes, "others": others, "hours": hours, "see": see, "figure": figure, "table": table,
     "table-anchor": table_anchor,
 }  # fmt: skip
