@@ -526,7 +526,8 @@ FIGURES = {  # key -> folder and name below figures/
     "comparison": "fashion-mnist-registered/comparison_10",
     "ablation": "fashion-mnist-registered/ablation",
 }
-WIDTHS = {"method": "80%", "classes": "80%", "comparison": "85%", "ablation": "75%"}
+WIDTHS = {"method": "80%", "classes": "80%", "comparison": "85%", "ablation": "75%",
+          "vae-loss": "80%", "head-loss": "80%"}  # fmt: skip
 TABLES: dict[str, Callable[[Rows], str]] = {
     "data": data_table,
     "claims": claims_table,
