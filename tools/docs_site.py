@@ -25,10 +25,11 @@ from fashion_vae.lib.files import atomic_write, project_root
 STYLE = "article/site.css"
 SECTIONS = {  # of the list of pages -> its sources
     "Read": ("README.md", "README.ko.md", "article/article.html", "figures/README.md"),
-    "Use": ("docs/running.md", "docs/photographs.md"),
+    "Use": ("docs/running.md", "docs/photographs.md", "docs/tool.md"),
     "Judge": ("docs/differences.md", "docs/checklists.md", "docs/speed.md", "docs/reliability.md"),
     "Notebooks": ("nbs/[0-9]*.ipynb",),
     "Studies": ("nbs/study/*.ipynb",),
+    "Tool": ("nbs/tool/*.ipynb",),
     "Library": ("nbs/lib/*.ipynb",),
 }
 API = "api.html"

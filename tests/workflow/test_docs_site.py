@@ -62,6 +62,9 @@ def test_every_page_is_made_and_every_link_leads_somewhere(site, tmp_path):
     pages = site.list_pages(ROOT)
     assert {page.file for page in pages} <= {path.name for path in tmp_path.iterdir()}
     assert len({page.file for page in pages}) == len(pages)
+    texts = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs").rglob("[0-9a-z]*.ipynb")}
+    assert texts | {path for path in notebooks if ".ipynb_checkpoints" not in path} <= {page.source for page in pages}
     broken = []
     for path in (path for path in tmp_path.glob("*.html") if path.name != "article.html"):
         html = path.read_text(encoding="utf-8")
