@@ -396,7 +396,7 @@ def curve_of(scores: np.ndarray, y, classes: np.ndarray, choice: GammaChoice) ->
     _check_sides(classes, rare, column)
     return held_out_curve(held_out_answers(scores, column, rare, choice.scoring), choice.scoring)
 
-
+# %% ../nbs/study/20_balance.ipynb #ba1axes1
 def _two_axes(ax) -> np.ndarray:  # (2,) Axes
     if ax is None:
         from matplotlib import pyplot as plt
@@ -416,7 +416,7 @@ def _draw_recalls(ax, curve: pd.DataFrame, gamma: float) -> None:
     ax.set(xlabel="recall of common classes", ylabel="recall of rare classes", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.legend(loc="lower left")
 
-
+# %% ../nbs/study/20_balance.ipynb #ba1axes2
 def _draw_score(ax, curve: pd.DataFrame, gamma: float, interval, scoring: str) -> None:
     "Both recalls and the score against γ."
     from fashion_vae.lib.plots import COMMON, RARE

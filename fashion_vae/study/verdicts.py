@@ -6,8 +6,9 @@
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
            'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
            'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
-           'image_interval', 'image_table', 'choice_table', 'one_answer', 'in_words', 'change_text', 'at_each_n_f',
-           'answer_table', 'changes_text', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
+           'image_interval', 'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'change_text',
+           'at_each_n_f', 'answer_table', 'changes_text', 'listed', 'by_accuracy', 'sureness_text', 'gain_text',
+           'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -37,7 +38,7 @@ from fashion_vae.study.registration import (
     n_f_of,
     untestable,
 )
-from .statistics import ALPHA, MARGIN, image_means, image_weights, paired_tests
+from .statistics import ALPHA, MARGIN, PairedTests, image_means, image_weights, paired_tests
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd12
 class VerdictsReport(RegistrationReport):
@@ -177,6 +178,12 @@ def image_table(given: SettingRows, results: dict[Key, ClaimResult], name: str =
 CHOICES_IN_WORDS = {"": "by acc_h, as trained", "_acc": "by accuracy, as trained", "_gamma": "with γ, by acc_h"}
 
 
+def mean_tests(claim: Claim, ending: str, given: SettingRows) -> PairedTests:
+    "The tests of a claim under one choice of the classifiers, on the mean over n_f."
+    values = claim_differences(replace(claim, ending=ending), given, claim.measure)
+    return paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
+
+
 def choice_table(given: SettingRows, best_head: str = BEST_HEAD) -> str:  # Markdown
     "Claims on two linear classifiers under each choice of them: mean over n_f with an interval."
     lines, changes = [], 0
@@ -186,8 +193,7 @@ def choice_table(given: SettingRows, best_head: str = BEST_HEAD) -> str:  # Mark
             continue
         line, signs = [f"{name}: {claim.text}"], []
         for ending in CHOICES_IN_WORDS:
-            values = claim_differences(replace(claim, ending=ending), given, claim.measure)
-            tests = paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
+            tests = mean_tests(claim, ending, given)
             line.append(format_ci(tests.mean, *tests.interval))
             signs.append(tests.mean > 0)
         lines.append(line)
@@ -216,7 +222,7 @@ ANSWERS = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": 
 
 def one_answer(result: ClaimResult) -> str:  # a cell
     "An answer with its difference."
-    weakest = f" at {result.part}, where p is largest" if result.claim.parts == "each" else ""
+    weakest = f" at {result.part}, where t is smallest" if result.claim.parts == "each" else ""
     difference = format_ci(result.tests.mean, *result.tests.interval)
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
@@ -294,12 +300,11 @@ def listed(claims: list[str]) -> str:  # e.g. a and b; c and d
 
 def by_accuracy(name: str, result: ClaimResult, given: SettingRows) -> str:  # e.g. a less b is +0.1 [-0.3, +0.5], …
     "A claim on two classifiers if validation accuracy chooses them; not registered."
-    values = claim_differences(replace(result.claim, ending="_acc"), given, result.claim.measure)
-    tests = paired_tests(np.mean(list(values.values()), axis=0), given.overlap)
+    tests = mean_tests(result.claim, "_acc", given)
     same = "equivalent" if tests.equivalence < ALPHA else "not shown to be equivalent"
     return f"{' less '.join(PAIRS[name])} is {format_ci(tests.mean, *tests.interval)}, {same}"
 
-
+# %% ../../nbs/study/21_verdicts.ipynb #21sure02
 def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
     "Do the equivalences of primary claims stand after Holm's correction, and if accuracy chooses the classifiers?"
     primary = {key: r for key, r in results.items() if r.claim.primary and SETTINGS[key[0]].primary}
@@ -317,7 +322,7 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
         text += f" If validation accuracy chooses the classifiers, {'; '.join(choices)}." if choices else ""
     return f"- **How sure are the equivalences?** The tests are not corrected for their number.{text}\n" if text else ""
 
-
+# %% ../../nbs/study/21_verdicts.ipynb #21sure03
 def gain_text(given: SettingRows) -> str:  # Markdown list item; empty without oversampling
     "The gain over oversampling at each n_f, with and without a VAE."
     if untestable(CLAIMS["C1"], given) or untestable(replace(CLAIMS["C1"], a="crt{k}"), given):

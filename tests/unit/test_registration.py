@@ -346,7 +346,7 @@ def test_answers_say_what_the_verdicts_say(results, settings, questions):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
             assert f"{result.tests.mean:+.1f} [" in cell
-            assert cell.endswith(f"at {result.part}, where p is largest") == (claim == "C1")
+            assert cell.endswith(f"at {result.part}, where t is smallest") == (claim == "C1")
             of_each = [float(mean) for mean in means.split(", ")]
             assert len(of_each) == 4
             if claim != "C1":
