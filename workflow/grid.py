@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from fashion_vae.data import split_counts
-from fashion_vae.lib.arms import study_arms, table_arms
+from fashion_vae.lib.arms import parse_arm, study_arms, table_arms
 from fashion_vae.lib.config import DataConfig, RunConfig, ZeroShotConfig, read_parameters, run_id, source_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, file_version, list_images
@@ -34,7 +34,9 @@ CONTROLS = {  # notebook that runs the arms of a study -> parameters of its runs
     "10_controls": (RunConfig, "controls"),
     "22_multimodal": (RunConfig, "names"),
     "23_zero_shot": (ZeroShotConfig, "names"),
+    "25_label_noise": (RunConfig, "label_noise"),
 }
+WITH_IMAGES = 10  # n_f of 00_data where the runs have none: that of the other settings on the same images
 VARIANTS = {"all": "sensitivity", "names": "names_sensitivity"}  # lists of 13_sensitivity -> name of their rows
 
 
@@ -140,7 +142,8 @@ def make_stages(
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
-    searched = [arm.name for arm in study_arms() if arm.has_grid and arm.k in (None, 50)]
+    own = study_arms() if controls == "10_controls" else map(parse_arm, arms.split())
+    searched = [arm.name for arm in own if arm.has_grid and arm.k in (None, 50)]
     notebooks = {
         "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},
         "nbs/02_vae.ipynb": {},
@@ -277,7 +280,8 @@ class Grid:
     def data_parameters(self) -> str:  # JSON
         "The same for 00_data."
         names = [name for name in (*VARIABLES, "group", "min_images") if name in DataConfig.model_fields]
-        given = {name: self.settings.get(name) for name in names} | {"n_f": self.by_id[self.first].n_f}
+        n_f = self.by_id[self.first].n_f
+        given = {name: self.settings.get(name) for name in names} | {"n_f": WITH_IMAGES if n_f == 0 else n_f}
         return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
 
     def results_parameters(self) -> str:  # JSON

@@ -55,11 +55,13 @@ def validation_metrics(
     y: np.ndarray,  # (N,) labels
     minority: tuple[int, ...],
 ) -> dict[str, np.ndarray]:  # val_acc_h and val_acc, (H,)
-    "acc_h and accuracy of each candidate."
-    correct = (logits.argmax(2) == y[:, None]).astype(np.float64)
+    "acc_h and accuracy of each candidate. Without rare images: 0, and the accuracy among common classes."
     rare = np.isin(y, minority)
-    # without rare images acc_h has no value: it counts as 0, and accuracy decides between the candidates
-    a, b = correct[~rare].mean(0), correct[rare].mean(0) if rare.any() else np.zeros(logits.shape[1])
+    if not rare.any():  # if rare classes were allowed, a candidate that never answers with one would win
+        correct = split_answers(logits, minority)[1] == y[:, None]
+        return {"val_acc_h": np.zeros(logits.shape[1]), "val_acc": correct.mean(0)}
+    correct = (logits.argmax(2) == y[:, None]).astype(np.float64)
+    a, b = correct[~rare].mean(0), correct[rare].mean(0)
     with np.errstate(invalid="ignore"):
         acc_h = np.nan_to_num(2 * a * b / (a + b))
     return {"val_acc_h": acc_h, "val_acc": correct.mean(0)}
@@ -143,8 +145,8 @@ def best_gammas(
     margin, as_common, as_rare = split_answers(logits, minority)
     is_rare = np.isin(y, minority)[:, None]
     if not is_rare.any():  # nothing tells which γ is better
-        val_acc = (logits.argmax(2) == y[:, None]).mean(0).tolist()
-        return [{"gamma": 0.0, "val_acc_h": 0.0, "val_acc": acc} for acc in val_acc]
+        scores = validation_metrics(logits, y, minority)
+        return [{"gamma": 0.0} | {name: float(v[h]) for name, v in scores.items()} for h in range(logits.shape[1])]
     common, rare = (as_common == y[:, None]) & ~is_rare, (as_rare == y[:, None]) & is_rare
     n_common = int((~is_rare).sum())
     return [best_gamma(margin[:, h], common[:, h], rare[:, h], n_common) for h in range(logits.shape[1])]

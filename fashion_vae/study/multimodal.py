@@ -8,8 +8,8 @@ __all__ = ['TERMS', 'STAGE_JOINT', 'NOT_ALIGNED', 'JOINT_ARMS', 'IMAGES_ALONE', 
            'reconstruction', 'both_kl', 'cross_reconstruction', 'wasserstein', 'warm_up', 'weights_at',
            'figure_warm_up', 'product_of_experts', 'mixture_ratio', 'aligned_terms', 'product_terms', 'mixture_terms',
            'joint_loss', 'train_joint', 'joint_stage', 'figure_joint_curves', 'name_positions', 'named_head',
-           'joint_features', 'joint_arm', 'predicted_means', 'prototype_weights', 'ridge_prototypes', 'named_start',
-           'name_rows']
+           'joint_features', 'joint_arm', 'predicted_means', 'prototype_weights', 'prototype_heads', 'ridge_prototypes',
+           'named_start', 'name_rows']
 
 # %% ../../nbs/study/22_multimodal.ipynb #66717adb
 import hashlib
@@ -33,7 +33,7 @@ from ..lib.arms import BASELINE, Arm, builds
 from ..lib.config import BaseConfig
 from ..lib.defaults import VaeConfig
 from ..lib.heads import FittedHead, HeadData, linear_heads, train_heads
-from ..lib.metrics import select, validation_metrics
+from ..lib.metrics import best_gammas, select, validation_metrics
 from ..lib.names import class_vectors, control_vectors
 from ..lib.plots import WIDTH, short_name
 from ..lib.training import Rng, fit, init_module
@@ -399,15 +399,20 @@ def prototype_weights(means: Tensor) -> tuple[Tensor, Tensor]:  # (C, D) -> (C, 
     return means / root, -means.square().sum(1) / (2 * root)
 
 # %% ../../nbs/study/22_multimodal.ipynb #b107ed9a
+def prototype_heads(run: Run, features: FeatureSet) -> tuple[Tensor, Tensor, dict[str, np.ndarray]]:
+    "The classifiers of all λ: weights, (H, C, D), biases, (H, C), and logits of val and test, (N, H, C)."
+    vectors = run_vectors(run)
+    centres, n = (v.cpu() for v in class_centres(features.x["train"], features.y["train"], len(vectors)))
+    heads = [prototype_weights(predicted_means(vectors, centres, n > 0, penalty)) for penalty in PENALTIES]
+    weight, bias = (torch.stack(part) for part in zip(*heads, strict=True))
+    return weight, bias, {p: linear_heads(features.x[p].cpu(), weight, bias).numpy() for p in ("val", "test")}
+
+
 @builds("ridge-proto")
 def ridge_prototypes(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
     "The nearest mean that names predict."
-    vectors, y = run_vectors(run), features.y["val"].cpu().numpy()
-    centres, n = (v.cpu() for v in class_centres(features.x["train"], features.y["train"], len(vectors)))
-    heads = [prototype_weights(predicted_means(vectors, centres, n > 0, penalty)) for penalty in PENALTIES]
-    weight, bias = (torch.stack(part) for part in zip(*heads, strict=True))  # (H, C, D), (H, C)
-    logits = {p: linear_heads(features.x[p].cpu(), weight, bias).numpy() for p in ("val", "test")}
-    scores = validation_metrics(logits["val"], y, features.split.minority)
+    weight, bias, logits = prototype_heads(run, features)
+    scores = validation_metrics(logits["val"], features.y["val"].cpu().numpy(), features.split.minority)
     search = [
         {"penalty": penalty} | {name: float(v[h]) for name, v in scores.items()} for h, penalty in enumerate(PENALTIES)
     ]
@@ -418,11 +423,12 @@ def ridge_prototypes(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
 
 @builds("textinit")
 def named_start(run: Run, features: FeatureSet, arm: Arm) -> FittedHead:
-    "A classifier on x that starts at the means that names predict, with the λ that validation chose for them."
-    prototypes = ridge_prototypes(run, features, arm)
-    start = prototypes.weight.to(run.device), prototypes.bias.to(run.device)
+    "A classifier on x that starts at the means that names predict, with the λ that is best with γ in validation."
+    weight, bias, logits = prototype_heads(run, features)
+    h = select(best_gammas(logits["val"], features.y["val"].cpu().numpy(), features.split.minority))
+    start = weight[h].to(run.device), bias[h].to(run.device)
     fitted = train_heads(features, replace(latent_head(run, features, arm), start=start), run.head)
-    return replace(fitted, extra={"penalty": prototypes.search[prototypes.chosen]["penalty"]})
+    return replace(fitted, extra={"penalty": PENALTIES[h]})
 
 # %% ../../nbs/study/22_multimodal.ipynb #844309e7
 def name_rows(run: Run, features: FeatureSet, arms: list[Arm]) -> list[dict]:

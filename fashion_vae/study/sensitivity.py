@@ -71,7 +71,7 @@ def figure_varied(run: Run, features: FeatureSet):  # figure, caption
     return figure, caption + " an epoch with k = 50. Right: the share of rare images among those of an epoch."
 
 # %% ../../nbs/study/13_sensitivity.ipynb #47cdb26e
-VARIED = tuple(Arm(KINDS[kind], 50) for kind in (PROPOSED, "crt", "cada"))  # the arms whose choices are changed
+VARIED = tuple(Arm(KINDS[kind], 50) for kind in (PROPOSED, "crt", "cada", "cada-permuted"))  # whose choices change
 IN_BRACKETS = {arm.kind.name: f" ({arm.name})" for arm in VARIED[1:]}  # behind the variants of all but the first
 
 
@@ -176,7 +176,7 @@ def all_variants(run: Run) -> list[Variant]:
 
 # %% ../../nbs/study/13_sensitivity.ipynb #13a7a002
 def joint_variants() -> list[Variant]:
-    "The default and the choices of the joint VAE of images and class names."
+    "The default and the choices of the joint VAE of images and class names, with right and with permuted names."
     beta, distance = JointConfig().beta, JointConfig().distance
     changes = {
         ("as it is", ""): {},
@@ -186,13 +186,14 @@ def joint_variants() -> list[Variant]:
         ("β and δ", "× 10"): {"beta": beta * 10, "distance": distance * 10},
         ("δ", "× 2"): {"distance": distance * 2},
     }
-    return [Variant(*names, joint=joint, kind=VARIED[2].kind.name) for names, joint in changes.items()]
+    kinds = [arm.kind.name for arm in VARIED[2:]]
+    return [Variant(*names, joint=joint, kind=kind) for kind in kinds for names, joint in changes.items()]
 
 # %% ../../nbs/study/13_sensitivity.ipynb #89f21971
 def variant_head(run: Run, features: FeatureSet, variant: Variant) -> FittedHead:
     "The classifier of a variant."
     arm = Arm(KINDS[variant.kind], variant.k)
-    if arm.kind == VARIED[2].kind:
+    if arm in VARIED[2:]:
         return joint_arm(run, features, arm, **variant.joint)
     data = latent_head(run, features, arm)
     data = variant.data(features, data) if variant.data else data

@@ -16,6 +16,7 @@ from scipy.integrate import quad
 from scipy.linalg import sqrtm
 from scipy.stats import hmean, norm
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics import auc
 from sklearn.neighbors import NearestCentroid
 from toys import phased_features, small_run
 
@@ -437,15 +438,18 @@ def test_the_sensitivity_table_changes_what_its_rows_say(tmp_path, photographs, 
         "δ: × 2 (cada50)": {"distance": 16.26},
     }
     rows = {name: variant_row(run, variant) for name, variant in variants.items()}
-    assert {name: row["arm"] for name, row in rows.items()} == {name: name for name in changes}
-    for name, row in rows.items():
-        assert row["config"]["JointConfig"] == default.model_dump() | changes[name] and row["config"]["k"] == 50
+    permuted = {name.replace("cada50", "cada-permuted50"): changed for name, changed in changes.items()}
+    assert {name: row["arm"] for name, row in rows.items()} == {name: name for name in (*changes, *permuted)}
+    for name, changed in (changes | permuted).items():
+        config = rows[name]["config"]
+        assert config["JointConfig"] == default.model_dump() | changed and config["k"] == 50
+        assert config["vectors"] == ("permuted" if name in permuted else "names")
     arm = arm_row(run, feature_set(run), "cada50")[0]
     assert rows["as it is (cada50)"]["confusion"] == arm["confusion"]
     assert not {*variants} & {v.name for v in all_variants(run)}  # other grids have no vectors
     (tmp_path / "rows.jsonl").write_bytes(b"".join(map(sealed, rows.values())))
     table = sensitivity_table(metrics_table(read_rows(tmp_path / "rows.jsonl")), "_gamma")
-    assert "aligned with names ×50" in table and len(table.splitlines()) >= 2 + 5
+    assert "aligned with names ×50" in table and "permuted names ×50" in table and len(table.splitlines()) >= 2 + 5
 
 
 def test_the_joint_stage_is_kept_and_depends_on_the_vectors(tmp_path, photographs, quick, monkeypatch):
@@ -504,15 +508,32 @@ def test_textinit_starts_at_the_predicted_means_and_is_else_crt(with_vectors, mo
     features, taken = phased_features(rare=8), []
     train = multimodal.train_heads
     monkeypatch.setattr(multimodal, "train_heads", lambda f, data, head: taken.append(data) or train(f, data, head))
-    BUILDERS["textinit"](with_vectors, features, parse_arm("textinit"))
-    prototypes = ridge_prototypes(with_vectors, features, parse_arm("ridge-proto"))
+    fitted = BUILDERS["textinit"](with_vectors, features, parse_arm("textinit"))
+    means = (features.x["train"][features.y["train"] == c].mean(0) for c in range(3))
+    penalty = fitted.extra["penalty"]
+    predicted = predicted_means(VECTORS, torch.stack(list(means)), torch.tensor([True] * 3), penalty)
     heads, *_ = init_heads(features, taken[0], HEAD)
-    assert all(torch.equal(w, prototypes.weight) for w in heads.weight)
-    assert all(torch.equal(b, prototypes.bias) for b in heads.bias)
+    assert all(torch.allclose(w, predicted / predicted.shape[1] ** 0.5, atol=1e-5) for w in heads.weight)
+    assert all(torch.allclose(b, -predicted.square().sum(1) / 2 / predicted.shape[1] ** 0.5, atol=1e-5) for b in heads.bias)
     crt = latent_head(None, features, parse_arm("crt50"))
     i = crt.epoch_indices
     assert torch.equal(taken[0].epoch_indices, i) and torch.equal(taken[0].train_inputs(i), crt.train_inputs(i))
     assert taken[0].k == crt.k
+
+
+def test_the_start_has_the_penalty_that_is_best_with_gamma(with_vectors, monkeypatch):
+    "As trained another one is: there the rare class needs the first penalty, and its balance is wrong by a constant."
+    features, y = phased_features(rare=8), phased_features(rare=8).y["val"].numpy()
+    good = 6.0 * np.eye(3)[y] - [0, 0, 20]  # right but for a constant
+    fair = 0.2 * np.eye(3)[y] + np.random.default_rng(0).normal(0, 0.3, (len(y), 3))
+    logits = np.stack([good, *[fair] * 4], 1)
+    weight, bias = torch.zeros(5, 3, 4) + torch.arange(5.0).view(5, 1, 1), torch.zeros(5, 3)
+    heads = weight, bias, {"val": logits, "test": logits}
+    monkeypatch.setattr(multimodal, "prototype_heads", lambda run, features: heads)
+    monkeypatch.setattr(multimodal, "train_heads", lambda f, data, head: FittedHead(*data.start, {}, [], [], 0))
+    fitted = BUILDERS["textinit"](with_vectors, features, parse_arm("textinit"))
+    assert fitted.extra["penalty"] == multimodal.PENALTIES[0] and (fitted.weight == 0).all()
+    assert BUILDERS["ridge-proto"](with_vectors, features, parse_arm("ridge-proto")).chosen != 0
 
 
 def test_heads_without_a_start_are_random_as_before():
@@ -523,6 +544,33 @@ def test_heads_without_a_start_are_random_as_before():
 
 
 # without images of rare classes
+
+
+def test_without_rare_images_candidates_may_answer_with_common_classes_alone():
+    y, rng = np.array([0, 1, 0, 1, 0]), np.random.default_rng(0)
+    never = np.eye(3)[[1, 1, 0, 1, 0]]  # one common image is wrong, and the rare class is never answered
+    often = np.eye(3)[y] + [0, 0, 9]  # right among common classes, and always answers with the rare one
+    values = validation_metrics(np.stack([never, often, rng.normal(size=(5, 3))], 1), y, (2,))
+    assert values["val_acc"][:2].tolist() == [0.8, 1.0] and values["val_acc_h"].tolist() == [0, 0, 0]
+    assert [found["gamma"] for found in best_gammas(np.stack([never, often], 1), y, (2,))] == [0, 0]
+
+
+@pytest.mark.parametrize("shift", [0.0, -7.0])
+def test_the_area_over_all_gamma_does_not_depend_on_the_balance(shift):
+    "Against sklearn's area, with γ on a fine grid; and by hand where one rare image is found after one common is lost."
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 4, 300)
+    logits = np.round(rng.normal(size=(300, 4)) + 1.5 * np.eye(4)[y], 2) + [0, 0, shift, shift]
+    points = []
+    for gamma in np.arange(-16, 16, 0.01) + 0.005:
+        right = (logits - gamma * np.array([1, 1, 0, 0])).argmax(1) == y
+        points.append([right[y < 2].mean(), right[y > 1].mean()])
+    found = zero_shot.every_gamma(logits, y, (2, 3))
+    assert found["ausuc"] == pytest.approx(auc(*zip(*points[::-1], strict=True)), abs=2e-3)
+    only = [(logits[:, :2].argmax(1) == y)[y < 2].mean(), (logits[:, 2:].argmax(1) + 2 == y)[y > 1].mean()]
+    assert [found["among_common"], found["among_rare"]] == pytest.approx(only)
+    by_hand = zero_shot.every_gamma(np.array([[1.0, 0], [3, 0], [2, 0]]), np.array([0, 0, 1]), (1,))
+    assert by_hand["ausuc"] == 0.5  # half of the common images are left when the rare one is found
 
 
 def test_without_rare_images_accuracy_chooses_and_gamma_is_zero(with_vectors):
@@ -569,6 +617,7 @@ def test_a_run_without_rare_images(tmp_path, photographs, quick, own_names):
         rows = zero_shot.zero_shot_rows(run, zero_shot.zero_shot_arms(run))
     for row in rows:
         assert row["n_f"] == 0 and row["train_images"][rare] == 0
+        assert {*row["every_gamma"]} == {"ausuc", "among_common", "among_rare"}
         assert row["calibrated_stacking"]["gamma"] == 0
         best = max(s["val_acc"] for s in row["search"])
         assert row["search"][row["chosen"]]["val_acc"] == best

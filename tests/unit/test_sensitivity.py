@@ -162,7 +162,9 @@ def test_a_name_leads_to_its_arm_and_its_variant(run):
 def test_variants_of_the_joint_vae_have_their_arm_in_brackets():
     for variant in joint_variants():
         arm, name = varied_arm(variant.name)
-        assert arm == VARIED[2] and variant.name == f"{name} (cada50)"
+        assert arm.kind.name == variant.kind and variant.name == f"{name} ({arm.name})"
+    names = {arm: [v.value for v in joint_variants() if v.kind == arm.kind.name] for arm in VARIED[2:]}
+    assert names[VARIED[2]] == names[VARIED[3]] and [arm.name for arm in names] == ["cada50", "cada-permuted50"]
 
 
 def test_a_table_of_the_joint_vae_alone_has_gamma_where_it_is_asked_for():
