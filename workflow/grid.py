@@ -142,7 +142,7 @@ def make_stages(
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
-    own = study_arms() if controls == "10_controls" else map(parse_arm, arms.split())
+    own = study_arms() if arms == "all" or controls == "10_controls" else map(parse_arm, arms.split())
     searched = [arm.name for arm in own if arm.has_grid and arm.k in (None, 50)]
     notebooks = {
         "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},

@@ -56,16 +56,21 @@ from fashion_vae.study.multimodal import (
     weights_at,
 )
 from fashion_vae.study.name_claims import (
+    DRAWS,
     LINES,
     NAME_CLAIMS,
     NAME_SETTINGS,
+    SEEDS,
+    check_complete,
     corrected_names,
     evaluate_name_claims,
     figure_by_n_f,
     made_up_setting,
     name_claims,
     name_image_table,
+    name_variant_table,
     name_verdicts,
+    zero_shot_table,
 )
 from fashion_vae.study.registration import MEASURES, SettingRows, claim_differences
 from fashion_vae.study.sensitivity import all_variants, joint_variants, variant_row
@@ -514,7 +519,8 @@ def test_textinit_starts_at_the_predicted_means_and_is_else_crt(with_vectors, mo
     predicted = predicted_means(VECTORS, torch.stack(list(means)), torch.tensor([True] * 3), penalty)
     heads, *_ = init_heads(features, taken[0], HEAD)
     assert all(torch.allclose(w, predicted / predicted.shape[1] ** 0.5, atol=1e-5) for w in heads.weight)
-    assert all(torch.allclose(b, -predicted.square().sum(1) / 2 / predicted.shape[1] ** 0.5, atol=1e-5) for b in heads.bias)
+    offset = -predicted.square().sum(1) / 2 / predicted.shape[1] ** 0.5
+    assert all(torch.allclose(b, offset, atol=1e-5) for b in heads.bias)
     crt = latent_head(None, features, parse_arm("crt50"))
     i = crt.epoch_indices
     assert torch.equal(taken[0].epoch_indices, i) and torch.equal(taken[0].train_inputs(i), crt.train_inputs(i))
@@ -560,7 +566,7 @@ def test_the_area_over_all_gamma_does_not_depend_on_the_balance(shift):
     "Against sklearn's area, with γ on a fine grid; and by hand where one rare image is found after one common is lost."
     rng = np.random.default_rng(1)
     y = rng.integers(0, 4, 300)
-    logits = np.round(rng.normal(size=(300, 4)) + 1.5 * np.eye(4)[y], 2) + [0, 0, shift, shift]
+    logits = np.round(rng.normal(size=(300, 4)) + 1.5 * np.eye(4)[y], 2) + np.array([0, 0, shift, shift])
     points = []
     for gamma in np.arange(-16, 16, 0.01) + 0.005:
         right = (logits - gamma * np.array([1, 1, 0, 0])).argmax(1) == y
@@ -686,7 +692,7 @@ def test_a_primary_claim_without_rows_makes_no_other_easier():
     results = evaluate_name_claims(alone)
     assert ("F", "M3") not in results
     assert results["F", "M1"].p >= evaluate_name_claims(whole)["F", "M1"].p
-    raw = paired_tests(claim_differences(NAME_CLAIMS["M1"], whole["F"], "acc_h")[1]).p
+    raw = paired_tests(claim_differences(NAME_CLAIMS["M1"], whole["F"], "acc_h")[5]).p
     assert corrected_names({("F", "M1"): raw})["F", "M1"] == pytest.approx(min(1, 6 * raw))
     assert "textinit" in name_verdicts({by: evaluate_name_claims(alone, by) for by in MEASURES}, alone)
 
@@ -695,7 +701,7 @@ def test_the_primary_claims_have_gamma_and_are_repeated_as_trained():
     assert [name for name, claim in NAME_CLAIMS.items() if claim.primary] == ["M1", "M2", "M3"]
     for number in (1, 2, 3):
         primary, other = NAME_CLAIMS[f"M{number}"], NAME_CLAIMS[f"M{number + 3}"]
-        assert (primary.ending, primary.parts, primary.n_f) == ("_gamma", "mean", (1, 2, 5, 10))
+        assert (primary.ending, primary.parts, primary.n_f) == ("_gamma", "mean", (5, 10))
         assert replace(primary, text=other.text, ending="", primary=False) == other
     assert {name for name, claim in NAME_CLAIMS.items() if not claim.ending} == {"M4", "M5", "M6"}
 
@@ -708,11 +714,59 @@ def test_a_chain_of_claims_leads_from_z_to_cada():
     assert np.allclose(sum(parts), whole)
 
 
-def test_without_rare_images_claims_are_as_trained():
+def test_main_claims_are_repeated_at_each_n_f():
+    for name in ("F", "P"):
+        claims = name_claims(NAME_SETTINGS[name])
+        at_each = {f"{m}, n_f = {n}" for m in ("M1", "M2", "M3", "M7") for n in (1, 2, 5, 10)}
+        assert {*claims} - {*NAME_CLAIMS} == at_each
+        assert claims["M3, n_f = 1"] == replace(NAME_CLAIMS["M3"], n_f=(1,), primary=False)
+    whole = made_up({"cada50": 3.0})
+    results = evaluate_name_claims(whole)
+    own = paired_tests(claim_differences(NAME_CLAIMS["M1"], whole["F"], "acc_h")[5])
+    assert results["F", "M1, n_f = 5"].p == own.p and results["F", "M1, n_f = 5"].part == "n_f = 5"
+    results = evaluate_name_claims(made_up({"cada50": 3.0, "cada-permuted50": 3.0}))
+    assert {results["P", f"M2, n_f = {n}"].verdict for n in (1, 2, 5, 10)} == {"equivalent"}
+
+
+def test_without_rare_images_claims_are_on_the_area_over_all_gamma():
+    lines = [
+        {"arm": arm, "n_f": 0, "draw": draw, "seed": seed, "acc_h": 0.0, "acc_h_class": 0.0, "mean_recall": 30.0}
+        | dict.fromkeys(("ausuc", "among_common", "among_rare"), 40 + 5 * (arm == "cadabal") + draw + seed)
+        for arm in ("cadabal", "cada-permutedbal", "textinit") for draw in range(10, 20) for seed in (2, 3)
+    ]  # fmt: skip
+    given = {"F-zero": SettingRows(NAME_SETTINGS["F-zero"], [], pd.DataFrame(lines), 0.0)}
     for name in ("F-zero", "P-zero"):
         claims = name_claims(NAME_SETTINGS[name])
         assert {*NAME_CLAIMS} - {*claims} == {"M4", "M5", "M6"}
-        assert not any(claim.ending or claim.primary for claim in claims.values())
+        assert {(c.ending, c.primary, c.measure) for c in claims.values()} == {("", False, "ausuc")}
+    results = evaluate_name_claims(given)
+    assert results["F-zero", "M2"].verdict == "supported" and results["F-zero", "M2"].tests.mean == pytest.approx(5)
+    assert not evaluate_name_claims(given, "mean recall")  # no claim is on an accuracy of 0
+    table = zero_shot_table(given).splitlines()
+    assert len(table) == 2 + 3 and [line.split("|")[3].split()[0] for line in table[2:]] == ["62.0", "57.0", "57.0"]
+
+
+def test_rows_that_are_not_those_of_the_registered_runs_are_refused():
+    runs = product(["cada50"], (1, 2, 5, 10), range(10, 20), (2, 3))
+    whole = pd.DataFrame(runs, columns=["arm", "n_f", "draw", "seed"])
+    check_complete("F", whole)
+    with pytest.raises(InputError, match="n_f = 2, draw 13, seed 3 of cada50 is missing"):
+        check_complete("F", whole.query("n_f != 2 or draw != 13 or seed != 3"))
+    with pytest.raises(InputError, match=r"draw 20, seed 2 of cada50 .* needed are draws 10 to 19, seeds 2, 3"):
+        check_complete("F", pd.concat([whole, whole[:1].assign(draw=20)]))
+
+
+def test_names_less_permuted_names_under_each_choice():
+    rng, lines = np.random.default_rng(0), []
+    effects = {v.name: 2.0 * (v.kind == "cada") + 3.0 * v.joint.get("unit_names", False) for v in joint_variants()}
+    for (name, effect), draw in product(effects.items(), range(6)):
+        value = 60 + draw + effect + rng.normal(0, 0.01)
+        lines.append({"arm": name, "n_f": 10, "draw": draw, "seed": 2, "acc_h_gamma": value})
+    table = name_variant_table(pd.DataFrame(lines)).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert cells[2][:2] == ["as it is", ""] and all(line[2].startswith("+2.0 [") for line in cells[2:])
+    changed = {line[0]: abs(float(line[1].split()[0])) for line in cells[3:]}
+    assert changed == {name: 3.0 * name.startswith("names") for name in changed} and len(changed) == 5
 
 
 def test_arms_keep_the_answers_that_their_primary_claims_compare():
@@ -742,6 +796,9 @@ def test_the_runs_have_the_arms_of_the_claims(root):
         config = yaml.safe_load((root / f"workflow/evidence/{file}.yaml").read_text())
         setting = NAME_SETTINGS[name]
         assert tuple(config["n_f"]) == setting.n_f and setting.dataset.endswith(config["label"])
+        draws, seeds = config["draws"], config["seeds"]
+        assert DRAWS[name[0]] == tuple(range(draws) if isinstance(draws, int) else draws)
+        assert SEEDS[name[0]] == tuple(range(seeds) if isinstance(seeds, int) else seeds)
         needed = {a for c in name_claims(setting).values() for side in c.arms(setting) for a in side}
         lacking[name] = needed - set(config["arms"].split())
         assert config.get("variants", "all") == ("names" if name == "F" else "all")  # the sensitivity table
@@ -769,19 +826,40 @@ def test_wrong_labels_stay_in_their_group_and_leave_other_phases(tmp_path, photo
         assert np.array_equal(np.isin(fifth, (1, 3)), np.isin(y, (1, 3)))
     nearest = label_noise.flipped_labels(y, 0.2, "nearest", others, Rng((0,)))
     assert {*nearest[(nearest != y) & (y == 0)]} == {others[0][0]}
-    nothing = label_noise.noisy_run(SimpleNamespace(), 0.0, label_noise.TRUE)  # the run itself
+    assert label_noise.CONDITIONS[""][0] == 0
+    nothing = label_noise.noisy_run(SimpleNamespace(), *label_noise.CONDITIONS[""])  # the run itself
     assert nothing == SimpleNamespace()
     with pytest.raises(InputError, match="there is one rare class"):
         label_noise.other_classes(vectors, (1,))
 
 
 def test_what_an_arm_loses_is_less_the_same_true_labels():
-    pairs = [("nearest", 0.1), ("random", 0.2), (label_noise.TRUE, 0.0)]
-    index = pd.MultiIndex.from_tuples(pairs, names=["way", "wrong"])
-    table = pd.DataFrame({"crt50": [50.0, 40.0, 60.0], "cada50": [45.0, 44.0, 50.0]}, index)
-    losses = label_noise.noise_losses(table)
-    assert losses.loc["nearest", 0.1].tolist() == [-10, -5] and losses.loc["random", 0.2].tolist() == [-20, -6]
-    assert len(losses) == 2
+    rng, lines = np.random.default_rng(0), []
+    lost = {"crt50": 4.0, "vae50": 2.0, "cada50": 1.0}
+    for draw, (arm, points), condition in product(range(10), lost.items(), label_noise.CONDITIONS):
+        value = 50 + 9 * draw - points * bool(condition) + rng.normal(0, 0.01)
+        lines.append({"arm": arm + condition, "n_f": 10, "draw": draw, "seed": 2, "acc_h_gamma": value})
+    scored = pd.DataFrame(lines)
+    changes = label_noise.noise_changes(scored, 10)
+    assert list(changes) == [": 10% nearest", ": 10% random", ": 20% nearest", ": 20% random"]
+    for found in changes.values():
+        assert {arm: round(change.mean(), 1) for arm, change in found.items()} == {a: -v for a, v in lost.items()}
+    lines = label_noise.noise_table(scored, 10).splitlines()
+    assert len(lines) == 2 + 4
+    assert [cell.split()[0] for cell in lines[2].split("|")[2:-1]] == ["-4.0", "-2.0", "-1.0", "+3.0", "+1.0"]
+
+
+def test_the_rows_of_wrong_labels_are_told_apart(tmp_path, photographs, quick, own_names, monkeypatch):
+    "Each condition has a stage 1 of its own, and rows of the true split."
+    run = small_run(photographs, tmp_path, names=str(own_names))
+    first, second = (c for c in range(3) if c not in run.split.minority)
+    monkeypatch.setattr(label_noise, "other_classes", lambda vectors, minority: {first: [second], second: [first]})
+    rows = [row for condition in label_noise.CONDITIONS for row in label_noise.noisy_rows(run, condition, ["crt50"])]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(map(sealed, rows)))
+    read = read_rows(tmp_path / "rows.jsonl")
+    assert [row["arm"] for row in read] == [f"crt50{condition}" for condition in label_noise.CONDITIONS]
+    assert len({str(row["train_images"]) for row in read}) == 1
+    assert len(list(tmp_path.rglob("backbone-*.safetensors"))) == len(rows)
 
 
 # the list of arms

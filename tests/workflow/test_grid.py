@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from fashion_vae.lib import arms
+from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError
 
 # The settings, the runs and the stages
@@ -73,6 +74,24 @@ def test_a_study_of_its_own_has_its_own_notebook_rows_and_least_n_f(make_grid):
         make_grid(study="22")
     with pytest.raises(InputError, match="parameter n_f = 5: allowed is 0"):
         make_grid(study="23_zero_shot", n_f=[5])
+
+
+def test_settings_on_the_same_photographs_check_them_in_the_same_way(root, make_grid):
+    "Otherwise the check runs again, and all rows of the other settings after it."
+    given = []
+    for name in ("P", "M-photographs", "M-zero-photographs"):
+        config = yaml.safe_load((root / f"workflow/evidence/{name}.yaml").read_text(encoding="utf-8"))
+        given.append(json.loads(make_grid(**config).data_parameters())["nbs/00_data.ipynb"])
+        assert read_parameters(given[-1], DataConfig).n_f == 10
+    assert given[0] == given[1] == given[2]
+
+
+def test_the_search_of_names_has_their_arms(make_grid):
+    names = make_grid(study="22_multimodal", arms="plain z50 cada50 textinit ridge-proto", label="names", n_f=[1, 10])
+    assert names.stages["head_search"].notebooks["nbs/study/12_search.ipynb"] == {"arms": "z50 cada50 textinit"}
+    assert "cada50" not in make_grid().stages["head_search"].notebooks["nbs/study/12_search.ipynb"]["arms"]
+    noise = make_grid(study="25_label_noise", arms="crt50 vae50 cada50", label="wrong-labels", n_f=[10])
+    assert noise.stages["controls"].files == ("label_noise.jsonl", "label_noise.run.json")
 
 
 def test_the_sensitivity_of_the_joint_vae_has_rows_of_its_own(make_grid):
