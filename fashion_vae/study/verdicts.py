@@ -311,12 +311,14 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
     p = corrected({key: result.equivalence for key, result in primary.items()}, "pooled acc_h")
     equal = {name: [c for s, c in primary if s == name and primary[s, c].verdict == "equivalent"] for name in settings}
     equal, text = {name: claims for name, claims in equal.items() if claims}, ""
+    on = [setting.words for setting in SETTINGS.values() if setting.primary]
+    n_primary = f"{len(on) * sum(claim.primary for claim in CLAIMS.values())} primary claims on {' and '.join(on)},"
     for name, claims in equal.items():
         text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
         stay, go = ([c for c in claims if (p[name, c] < ALPHA) == side] for side in (True, False))
-        parts = [f"still equivalent: {listed(stay)}"] if stay else []
-        parts += [f"undecided: {listed(go)}"] if go else []
-        text += f" With Holm's correction, {'. Then '.join(parts)}."
+        parts = [f"these stay equivalent: {listed(stay)}."] if stay else ["no equivalence stays."]
+        parts += [f"No longer shown to be equivalent are: {listed(go)}."] if go else []
+        text += f" With Holm's correction over the {n_primary} {' '.join(parts)}"
         chosen = [c for c in claims if not primary[name, c].claim.ending]
         choices = [by_accuracy(c, primary[name, c], settings[name]) for c in chosen]
         text += f" If validation accuracy chooses the classifiers, {'; '.join(choices)}." if choices else ""
