@@ -23,6 +23,7 @@ from fashion_vae.lib import plots
 from fashion_vae.lib.files import sealed
 from fashion_vae.lib.report import update_blocks
 from fashion_vae.lib.rows import read_lines
+from fashion_vae.study.name_claims import NAME_SETTINGS
 from fashion_vae.study.registration import SETTINGS
 
 STUDIES = ("study/14_statistics", "study/16_comparison")
@@ -34,6 +35,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "speed": ("study/15_speed",),
 }
 ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
+ONLY_ROWS |= {NAME_SETTINGS[name].dataset for name in ("F", "P")}  # the search of their classifiers
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
     "README.md": ["evidence/summary", "evidence/answer", "fashion-mnist-registered/comparison_10"],
