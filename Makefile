@@ -21,7 +21,7 @@ override SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORE
 override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL= FASHION_VAE_FEATURES=
 override ROWS = $(if $(RERUN),runs/report,results)
 
-.PHONY: paper evidence search publish test soak bench gpu lab sync notebooks lock
+.PHONY: docs paper evidence search publish article test soak bench gpu lab sync notebooks lock
 
 # All experiments, then Table 2 and whether the published rows were reproduced
 paper: .venv/installed
@@ -63,6 +63,16 @@ search: .venv/installed
 # The report of a run becomes the published one: results/, figures/ and the tables in the texts
 publish: .venv/installed
 	@python tools/publish.py
+
+# article/article.pdf, article/article.html and the results of README.ko.md, from the published rows and figures
+article: .venv/installed
+	@pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r article/requirements.txt
+	@python tools/article.py
+
+# Web pages of all texts and notebooks in runs/docs, without scripts
+docs: .venv/installed
+	@pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r article/requirements.txt
+	@python tools/docs_site.py
 
 test: .venv/installed
 	python tests/in_sync.py

@@ -14,7 +14,7 @@ from fashion_vae.lib.report import escape_markdown, update_blocks
 from fashion_vae.lib.rows import read_lines
 
 ROWS = ("*.jsonl", "*.jsonl.gz", "*.csv")
-EXHIBITS = ("*.svg", "*.png", "*.md")
+EXHIBITS = ("*.svg", "*.png", "*.md", "*.txt")  # a .txt is the caption of the figure of that name
 TEXTS = ("README.md", "docs/*.md", "figures/*.md")  # with blocks for <report>/<table> and <report>/<figure>
 NOT_PUBLISHED = "reproduced.md"  # compares a report with what is published
 

@@ -190,13 +190,13 @@ def speed_table(measurements: list[dict]) -> str:  # Markdown
 
 # %% ../../nbs/study/15_speed.ipynb #246b05d6
 WAITS = {  # command of make bench -> in words, what it is compared with
-    "paper": ("make paper, default grid, from nothing", "the first edition"),
+    "paper": ("make paper, default grid, from nothing", "the earlier version"),
     "paper-again": ("make paper, nothing to do", ""),
     "notebook": ("papermill nbs/03_classifier.ipynb … -p n_f 30, from nothing", ""),
     "import": ("import fashion_vae.classifier", "import torch"),
     "import-torchless": ("import fashion_vae.data, without torch", ""),
 }
-ADDED = ("os-tuned30", "os-tuned50")  # arms of make paper that the first edition had not
+ADDED = ("os-tuned30", "os-tuned50")  # arms of make paper that the earlier version had not
 
 
 def added_share(records: list[dict]) -> float:  # of all seconds of training
@@ -214,7 +214,7 @@ def beside_command(result: dict | None, alternative: str, added: float) -> str: 
     if alternative.startswith("import"):
         more = f", {ours - theirs:+.2f} s"
     else:
-        more = f"; about {ours * (1 - added) / theirs:.2f} without {' and '.join(ADDED)}, which it lacks"
+        more = f"; about {ours * (1 - added) / theirs:.2f} without the tuned oversampling, which that lacks"
     return f"{ours / theirs:.2f} of the time of {alternative}{more}"
 
 
@@ -264,7 +264,7 @@ SHOWN = {  # kind of goal -> how its number is shown
     "paper": "{:.2f} of its time", "notebook": "{:.1f} s", "import": "{:.2f} s", "share": "{:.0%}", "ratio": "{:.2f}",
 }  # fmt: skip
 GOALS = [  # what, goal, part of make bench, kind
-    ("make paper, from nothing, beside the first edition", 0.6, "commands", "paper"),
+    ("make paper, from nothing, beside the earlier version", 0.6, "commands", "paper"),
     ("papermill nbs/03_classifier.ipynb … -p n_f 30, from nothing", 15.0, "commands", "notebook"),
     ("import of fashion_vae.classifier beyond torch's own", 0.5, "commands", "import"),
     ("fine-tuning, small ResNet, one thread: fraction of the bound", 0.35, "tune-small-one", "share"),
@@ -304,7 +304,7 @@ CARD = {  # part of make gpu -> what, goal
     "tests": ("tests that need a card, such as: within an epoch the processor never waits for the card", "all pass"),
     "equality": ("largest difference from a processor's results, divided by its tolerance", "at most 1"),
     "throughput": ("fine-tuning, ResNet-50, 224 px, bfloat16, augmentation on the card", "2,700 images/s (H200)"),
-    "vaes": ("VAEs of 100 epochs an hour, by processes side by side", ""),
+    "vaes": ("VAEs of 100 epochs an hour, by number of processes", ""),
     "growth": ("peak memory with 100,000 images: VAE, features, classifiers", ""),
     "ddp": ("loss of two processes that train together on one card, and of one", "alike"),
 }
@@ -327,7 +327,7 @@ def card_result(name: str, result) -> str:
         case "throughput":
             rate, minutes = result["images_per_second"], table_2_uses() / result["images_per_second"] / 60
             memory = f"{result['bytes'] / 2**30:.1f} GiB"
-            return f"{rate:,.0f} images/s, {memory}; so the fine-tuning for Table 2 takes {minutes:.0f} minutes"
+            return f"{rate:,.0f} images/s, {memory}; at this rate the paper's Table 2 needs {minutes:.0f} minutes of it"
         case "vaes":
             return "; ".join(f"{line['processes']}: {line['vaes_per_hour']:,.0f}" for line in result)
         case "growth":

@@ -100,7 +100,7 @@ def test_arms_that_were_added_are_taken_off():
     part = CPU["commands"] | {"result": {"paper": {"seconds": {"ours": [80.0], "theirs": [100.0]}}}}
     runs = [{"arm": "os-tuned50", "seconds": 1.0}, {"arm": "plain", "seconds": 3.0}]
     line = wait_table(newest_parts([measured(timed([1.0], [2.0]), commands=part)]), added_share(runs)).splitlines()[2]
-    assert "0.80 of the time of the first edition; about 0.60 without" in line
+    assert "0.80 of the time of the earlier version; about 0.60 without" in line
 
 
 def test_goals_are_read_from_what_was_measured():

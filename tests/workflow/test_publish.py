@@ -50,7 +50,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_rows_exhibits_and_blocks(project):
     publish("toy", project)
     assert set(files(project / "results")) == {"toy/rows.jsonl", "toy/draws.csv"}
-    assert set(files(project / "figures")) == {"toy/table2.md", "toy/figure1.svg", "toy/figure1.png"}
+    assert set(files(project / "figures")) == {"toy/table2.md", "toy/figure1.svg", "toy/figure1.png", "toy/figure1.txt"}
     filled = MARKED.replace("old", "| new |", 1).replace("old", "A new caption.")
     for text in ("README.md", "docs/differences.md"):
         assert (project / text).read_text() == filled

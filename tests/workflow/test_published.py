@@ -92,8 +92,9 @@ def make_again(notebooks, tmp_path):
 
 
 def differing(root: Path, made: Path) -> list[str]:
-    "The published tables, and the blocks of texts, that are not what was made again; sorted."
+    "The published tables and captions, and the blocks of texts, that are not what was made again; sorted."
     files = {path.name for folder in (root / "figures" / made.name, made) for path in folder.glob("*.md")}
+    files |= {path.name for path in made.glob("*.txt")}  # captions; that of samples comes from 00_data
     pairs = {name: (root / "figures" / made.name / name, made / name) for name in files - {NOT_PUBLISHED}}
     names = [str(a.relative_to(root)) for a, b in pairs.values() if not same_bytes(a, b)]
     blocks = report_blocks(made)
