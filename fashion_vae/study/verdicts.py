@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
-           'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
+           'PAIRS', 'TUNING', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
            'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
            'image_interval', 'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts',
            'change_text', 'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text',
-           'n_primary', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
+           'n_primary', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'tuning_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -361,6 +361,21 @@ def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; e
             text += f" On {given.setting.words} {gain} with VAE sampling and {without} without a VAE,"
             text += f" at n_f = {', '.join(map(str, given.setting.n_f))}."
     return f"- **How large is the gain over oversampling?**{text}\n" if text else ""
+
+# %% ../../nbs/study/21_verdicts.ipynb #21tune01
+TUNING = Claim("tuned oversampling > oversampling", "os-tuned{k}", "os{k}", n_f=ALL_N_F)  # not registered
+
+
+def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty if tuning never hurts
+    "Where tuned oversampling lies below oversampling as in the paper, so that a comparison with it says nothing."
+    text = ""
+    for given in (given for given in settings.values() if given.setting.primary and not untestable(TUNING, given)):
+        means = {n_f: v.mean() for n_f, v in claim_differences(TUNING, given, TUNING.measure).items() if v.mean() < 0}
+        if means:
+            numbers = ", ".join(f"{mean:+.1f} at n_f = {n_f}" for n_f, mean in means.items())
+            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}),"
+            text += " so the comparison with it says nothing there."
+    return f"- **Is tuned oversampling well tuned?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"

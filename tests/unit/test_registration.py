@@ -60,6 +60,7 @@ from fashion_vae.study.verdicts import (
     short_verdicts,
     summary_text,
     sureness_text,
+    tuning_text,
     verdict_table,
 )
 
@@ -460,6 +461,19 @@ def test_the_gain_in_the_text_is_that_of_the_table(settings):
         assert lines[i][0].startswith(start)
         assert ", ".join(cell.split()[0] for cell in lines[i][2:]) in text
     assert gain_text({"F": replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])}) == ""
+
+
+def test_a_tuned_baseline_that_is_worse_than_the_untuned_one_is_named(settings):
+    assert tuning_text(settings) == ""  # tuning gains two points in the made-up rows
+    given = settings["P"]
+    of_tuned = given.scored["arm"].str.startswith("os-tuned")
+    late = of_tuned & given.scored["n_f"].isin([30, 50])
+    worse = given.scored.assign(acc_h=given.scored["acc_h"] - 20 * late)
+    text = tuning_text(settings | {"P": replace(given, scored=worse)})
+    assert "On photographs it lies below untuned oversampling (-1" in text and "Fashion-MNIST" not in text
+    assert re.findall(r"n_f = (\d+)", text) == ["30", "50"]
+    without = replace(given, scored=given.scored[~of_tuned])
+    assert tuning_text({"P": without}) == ""
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
