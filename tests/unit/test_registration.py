@@ -55,10 +55,12 @@ from fashion_vae.study.verdicts import (
     gain_text,
     image_interval,
     image_table,
+    n_f_table,
     resampled_means,
     short_verdicts,
     summary_text,
     sureness_text,
+    tuning_text,
     verdict_table,
 )
 
@@ -327,8 +329,8 @@ def test_the_table_has_a_line_for_each_claim_and_setting(by_measure, settings, r
     assert len(cells(primary)) == 10 and "Not tested:" in text and f"C10 compares `{HEAD}`" in text
 
 
-def test_the_short_table_has_a_line_for_each_claim(results):
-    lines = cells(short_verdicts(results))
+def test_the_short_table_has_a_line_for_each_claim(results, settings):
+    lines = cells(short_verdicts(results, settings))
     assert [line[0].split(":")[0] for line in lines] == sorted(CLAIMS, key=claim_order)
     assert all(len(line) == 1 + len(SETTINGS) for line in lines)
     c1 = next(line for line in lines if line[0].startswith("C1:"))
@@ -337,31 +339,42 @@ def test_the_short_table_has_a_line_for_each_claim(results):
 
 @pytest.mark.parametrize("questions", [QUESTIONS, MORE_QUESTIONS])
 def test_answers_say_what_the_verdicts_say(results, settings, questions):
-    table = answer_table(results, settings, questions)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    at_n_f = "at n_f = 5, 10, 30, 50"
-    assert lines[0] == ["Does …", "Fashion-MNIST", at_n_f, "photographs", at_n_f]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]]
+             for line in answer_table(results, settings, questions).splitlines()]  # fmt: skip
+    assert lines[0] == ["Does …", "Fashion-MNIST", "photographs"]
     words = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": "no, equivalent"}
     for (question, claim), line in zip(questions.items(), lines[2:], strict=True):
         assert line[0] == question
-        for name, cell, means in zip(("F", "P"), line[1::2], line[2::2], strict=True):
+        for name, cell in zip(("F", "P"), line[1:], strict=True):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
             assert f"{result.tests.mean:+.1f} [" in cell
-            assert cell.endswith(f"at {result.part}, where t is smallest") == (claim == "C1")
+            assert cell.endswith(f"] at {result.part}") == (claim == "C1")
+
+
+def test_the_differences_at_each_n_f_have_the_mean_of_the_answers(results, settings):
+    _, *lines = cells(n_f_table(results, settings))
+    for (question, claim), line in zip((QUESTIONS | MORE_QUESTIONS).items(), lines, strict=True):
+        assert line[0] == question and len(line) == 3
+        for name, means in zip(("F", "P"), line[1:], strict=True):
             of_each = [float(mean) for mean in means.split(", ")]
             assert len(of_each) == 4
             if claim != "C1":
-                assert abs(np.mean(of_each) - result.tests.mean) < 0.1
+                assert abs(np.mean(of_each) - results[name, claim].tests.mean) < 0.1
+    without = {key: result for key, result in results.items() if key != ("P", "C9")}
+    assert [line[2] for line in cells(n_f_table(without, settings))].count("–") == 1
 
 
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
 def test_the_summary_says_each_verdict_in_other_words(results, verdict):
     text = summary_text({key: replace(result, verdict=verdict) for key, result in results.items()})
-    assert [line[:5] for line in text.splitlines() if line] == ["**On "] * 2  # Fashion-MNIST and photographs
+    of_f, of_p = (line for line in text.splitlines() if line)
+    assert of_f.startswith("**On Fashion-MNIST") and of_p.startswith("**On photographs")
+    is_short = of_p == "**On photographs:** None of these comparisons is decided."
+    assert is_short == (verdict == "not decided")
     others = {summary_text({("F", c): replace(results["F", c], verdict=v) for c in SUMMARY}) for v in VERDICTS}
     assert len(others) == len(VERDICTS)
-    assert text.count("not decided whether") == 2 * len(SUMMARY) * (verdict == "not decided")
+    assert of_f.count("not decided whether") == len(SUMMARY) * (verdict == "not decided")
     assert text.count("within 1 point") == 2 * len(SUMMARY) * (verdict == "equivalent")
     assert summary_text({}) == ""
 
@@ -402,15 +415,15 @@ def test_the_table_of_choices_has_the_claims_on_two_classifiers(settings, result
 
 def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(settings):
     "With made-up rows, re-training gains exactly what the effects of the two arms leave."
-    table = gain_table(settings["F"])
+    table = gain_table(settings)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert lines[0] == ["acc_h less that of oversampling", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
+    assert lines[0] == ["acc_h less that of oversampling", "data", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
     every = claim_differences(replace(CLAIMS["C1"], n_f=(5, 10, 30, 50)), settings["F"], "acc_h")
-    assert [float(cell.split()[0]) for cell in lines[2][1:]] == [round(v.mean(), 1) for v in every.values()]
+    assert [float(cell.split()[0]) for cell in lines[2][2:]] == [round(v.mean(), 1) for v in every.values()]
     retrained = replace(CLAIMS["C1"], a="crt{k}", n_f=(5, 10, 30, 50))
     every = claim_differences(retrained, settings["F"], "acc_h")
     assert lines[4][0].startswith("classifier re-training")
-    assert [float(cell.split()[0]) for cell in lines[4][1:]] == [round(v.mean(), 1) for v in every.values()]
+    assert [float(cell.split()[0]) for cell in lines[4][2:]] == [round(v.mean(), 1) for v in every.values()]
 
 
 def test_changes_count_the_verdicts_that_differ(results):
@@ -433,22 +446,47 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
         given["F", claim] = replace(given["F", claim], verdict="equivalent", equivalence=p)
     text = sureness_text(given, settings)
     start = "With Holm's correction over 10 primary claims,"
-    assert f"{start} equivalence is shown for sampled z and its mean μ, and not for the others." in text
-    values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), settings["F"], "acc_h")
+    assert f"{start} equivalence stands for sampled z and its mean μ, and not for the others." in text
+    assert "If validation accuracy" not in text and "On Fashion-MNIST" not in text  # both stay equivalent
+    of_vae = settings["F"].scored["arm"].str.startswith("vae")
+    lower = settings["F"].scored.assign(acc_h_acc=settings["F"].scored["acc_h_acc"] - 2 * of_vae)
+    lower = settings | {"F": replace(settings["F"], scored=lower)}
+    values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), lower["F"], "acc_h")
     mean = np.mean([v.mean() for v in values.values()])
-    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in text
-    assert text.count(" less ") == 2 and "On Fashion-MNIST" not in text  # C10 has γ, and no other choice
+    changed = sureness_text(given, lower)
+    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in changed
+    assert changed.count("not shown to be equivalent") == 2  # C10 has γ, and no other choice
     given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
     text = sureness_text(given, settings)
-    assert f"On photographs: {start} no equivalence is shown." in text
+    assert f"On photographs: {start} no equivalence stands." in text
     assert "On Fashion-MNIST: With" in text and "On photographs: With" in text
 
 
 def test_the_gain_in_the_text_is_that_of_the_table(settings):
-    text, lines = gain_text(settings["F"]), gain_table(settings["F"]).splitlines()
-    assert lines[4].startswith("| classifier re-training")
-    assert ", ".join(cell.split()[0] for cell in lines[4].split("|")[2:-1]) in text
-    assert gain_text(replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])) == ""
+    text, (_, *lines) = gain_text(settings), cells(gain_table(settings))
+    assert [line[1] for line in lines] == ["Fashion-MNIST"] * 3 + ["photographs"] * 3
+    for i, start in ((0, "VAE sampling"), (2, "classifier re-training"), (3, "VAE sampling"), (5, "classifier re-tr")):
+        assert lines[i][0].startswith(start)
+        assert ", ".join(cell.split()[0] for cell in lines[i][2:]) in text
+    assert gain_text({"F": replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])}) == ""
+
+
+def test_a_tuned_baseline_that_is_worse_than_the_untuned_one_is_named(results, settings):
+    assert tuning_text(settings) == ""  # tuning gains two points in the made-up rows
+    given = settings["P"]
+    of_tuned = given.scored["arm"].str.startswith("os-tuned")
+    late = of_tuned & given.scored["n_f"].isin([30, 50])
+    worse = given.scored.assign(acc_h=given.scored["acc_h"] - 20 * late)
+    text = tuning_text(settings | {"P": replace(given, scored=worse)})
+    assert "Not on photographs: it lies below untuned oversampling (-1" in text and "Fashion-MNIST" not in text
+    assert re.findall(r"n_f = (\d+)", text) == ["30", "50"]
+    without = replace(given, scored=given.scored[~of_tuned])
+    assert tuning_text({"P": without}) == ""
+    lines = cells(answer_table(results, settings | {"P": replace(given, scored=worse)}))
+    assert [line[2] == "tuning failed" for line in lines[1:]] == [claim == "C12" for claim in QUESTIONS.values()]
+    short = short_verdicts(results, settings | {"P": replace(given, scored=worse)})
+    assert [line[0][:4] for line in cells(short) if "tuning failed" in line] == ["C12:"]
+    assert "failed" not in answer_table(results, settings) + short_verdicts(results, settings)
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
