@@ -530,14 +530,14 @@ def precision_pairs(seeds: int = 10) -> list[dict]:
 
 
 def first_small_resnet() -> torch.nn.Module:  # (B, 1, H, W) -> (B, D)
-    "The small ResNet of the first edition, whose last filter is 3×3."
+    "The earlier small ResNet, whose last filter is 3×3."
     net = make_backbone("resnet-small")
     net[-3].conv2 = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False)
     return net
 
 
 def network_pairs(seeds: int = 10, n_f: int = 10) -> list[dict]:
-    "Each seed with the small ResNet and with that of the first edition, fine-tuned without and with repeats."
+    "Each seed with the small ResNet and with the earlier one, fine-tuned without and with repeats."
     out, nets = [], {"before": first_small_resnet, "after": partial(make_backbone, "resnet-small")}
     base = backbone_config("resnet-small", DEVICE, PRECISION)
 

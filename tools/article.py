@@ -34,6 +34,7 @@ from fashion_vae.study.verdicts import (
     claim_line,
     claim_order,
     image_table,
+    n_primary,
     p_text,
     short_verdicts,
     summary_text,
@@ -63,6 +64,10 @@ class Rows:
     @cached_property
     def claims(self) -> dict:
         return evaluate_claims(self.settings)
+
+    @cached_property
+    def corrected_equivalence(self) -> dict:  # as `claims`; p after Holm's correction
+        return corrected({key: result.equivalence for key, result in self.claims.items()}, "pooled acc_h")
 
     @cached_property
     def numbers(self) -> dict[str, int]:  # exhibit -> its number; filled by `number_exhibits`
@@ -170,15 +175,14 @@ def sureness(rows: Rows) -> str:
 
 def family(rows: Rows) -> str:
     "How many claims Holm's correction runs over."
-    return str(sum(claim.primary for claim in CLAIMS.values()) * sum(s.primary for s in SETTINGS.values()))
+    return str(n_primary())
 
 
 def survivors(rows: Rows, setting: str, *language: str) -> str:
     "How many of the equivalences of primary claims would stand after Holm's correction, as in 1 of 3."
-    p = corrected({key: result.equivalence for key, result in rows.claims.items()}, "pooled acc_h")
     own = {key: result for key, result in rows.claims.items() if key[0] == setting and result.claim.primary}
     equal = [key for key, result in own.items() if result.verdict == "equivalent"]
-    stay = sum(p[key] < ALPHA for key in equal)
+    stay = sum(rows.corrected_equivalence[key] < ALPHA for key in equal)
     return f"{len(equal)}개 가운데 {stay}개" if language else f"{stay} of {len(equal)}"
 
 
@@ -272,9 +276,12 @@ def others(rows: Rows) -> str:  # Markdown list
 def hours(rows: Rows, setting: str) -> str:
     "Core-hours of the runs of a setting, or of all settings and the search; each run had one thread."
     total = search_seconds(rows) + run_seconds(rows, "runs", DEMONSTRATION) if setting == "all" else 0.0
-    for name in rows.settings if setting == "all" else [setting]:
-        total += sum(run_seconds(rows, kind, SETTINGS[name].dataset) for kind in ("studies_runs", "sensitivity_runs"))
+    total += sum(setting_seconds(rows, name) for name in (rows.settings if setting == "all" else [setting]))
     return f"{total / 3600:.1f}"
+
+
+def setting_seconds(rows: Rows, name: str) -> float:
+    return sum(run_seconds(rows, kind, SETTINGS[name].dataset) for kind in ("studies_runs", "sensitivity_runs"))
 
 
 def search_seconds(rows: Rows) -> float:
@@ -409,7 +416,7 @@ def primary_table(rows: Rows) -> str:
     order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
     frame = pd.DataFrame([claim_line(key, by_measure) for key in order]).rename(columns={"": "setting"})
     frame = frame.rename(columns={"p": "p (Holm)", "equivalence": "p (equivalence)"})
-    p = corrected({key: result.equivalence for key, result in rows.claims.items()}, "pooled acc_h")
+    p = rows.corrected_equivalence
     frame.insert(frame.columns.get_loc("verdict"), "the same (Holm)", [p_text(p[key]) for key in order])
     frame["detectable"] = [f"{rows.claims[key].tests.detectable:.1f}" for key in order]
     unneeded = ["Wilcoxon", *(["setting"] if frame["setting"].nunique() == 1 else [])]
@@ -493,7 +500,7 @@ def sources_table(rows: Rows) -> str:
     "Where each exhibit comes from: command, rows, minutes."
     minutes = re.search(MINUTES, rows.file("figures/speed/waits.md"))
     count = f"{len(read_lines(rows.root / 'results' / 'fashion-mnist-lt' / 'rows.jsonl')):,}"
-    again = 3600 * sum(float(hours(rows, name)) for name in rows.settings)
+    again = sum(setting_seconds(rows, name) for name in rows.settings)
     registered = f"{sum(len(given.scored) for given in rows.settings.values()):,}"
     rest = {*rows.numbers} - {*OF_PAPER, *OF_EVIDENCE}
     made = f"{float(minutes[1]) / 60:.0f}" if minutes else "–"

@@ -6,9 +6,9 @@
 __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS', 'ANSWERS', 'CHANGES',
            'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
            'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
-           'image_interval', 'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'change_text',
-           'at_each_n_f', 'answer_table', 'changes_text', 'listed', 'by_accuracy', 'sureness_text', 'gain_text',
-           'summary_text']
+           'image_interval', 'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts',
+           'change_text', 'at_each_n_f', 'answer_table', 'not_run', 'changes_line', 'changes_text', 'n_primary',
+           'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -209,7 +209,7 @@ QUESTIONS = {  # does a beat b? -> the claim that a > b
     "VAE sampling beat tuned oversampling?": "C12",
     "VAE sampling beat a linear classifier retrained without a VAE?": "C4",
     "sampled z beat its mean μ, that is, does the noise help?": "C5",
-    "LDAM-DRW, the best classifier of the search, beat plain fine-tuning, with γ for both?": "C10",
+    "LDAM-DRW beat plain fine-tuning, with γ for both?": "C10",
 }
 MORE_QUESTIONS = {
     "sampled z beat augmented images?": "C9",
@@ -237,10 +237,15 @@ def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > 
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
+def changed_verdicts(results: dict[Key, ClaimResult], name: str) -> tuple[list[str], list[ClaimResult]]:
+    "The claims that a setting shares with F, and the results there whose verdicts differ."
+    claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
+    return claims, [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
+
+
 def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
-    claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
-    changed = [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
+    claims, changed = changed_verdicts(results, name)
     parts = [f"{len(claims) - len(changed)} of {len(claims)} claims that were tested there keep their verdict"]
     for verdict in sorted({result.verdict for result in changed}):
         own = [result for result in changed if result.verdict == verdict]
@@ -273,14 +278,26 @@ def answer_table(
     return markdown_table(pd.DataFrame(lines, columns=columns), len(columns))
 
 
+def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
+    "The primary settings without rows."
+    return [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
+
+
+def changes_line(results: dict[Key, ClaimResult]) -> str:  # Markdown list item
+    "How many verdicts stay in the other settings."
+    counts = {words: changed_verdicts(results, name) for words, name in CHANGES.items()}
+    parts = [f"{len(all_) - len(changed)} of {len(all_)} {words}" for words, (all_, changed) in counts.items() if all_]
+    absent = "".join(f" Not run yet: the claims on {words}." for words in not_run(results))
+    return f"- **Do verdicts stay in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
+
+
 def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
     "Which verdicts change in the other settings, and which of these have no rows."
     changes = {words: change_text(results, name) for words, name in CHANGES.items()}
     lines = [f"- **Do verdicts change {words}?** {text}\n" for words, text in changes.items() if text]
     if unknown := [words for words, text in changes.items() if not text]:
         lines.append(f"- Not run yet: whether verdicts change {', or '.join(unknown)}.\n")
-    absent = [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
-    lines += [f"- Not run yet: the claims on {words}.\n" for words in absent]
+    lines += [f"- Not run yet: the claims on {words}.\n" for words in not_run(results)]
     return "".join(lines)
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure01
@@ -291,6 +308,11 @@ PAIRS = {  # primary claim -> its two sides in words
     "C5": ("sampled z", "its mean μ"),
     "C10": ("LDAM-DRW with γ", "plain fine-tuning with γ"),
 }
+
+
+def n_primary() -> int:
+    "How many claims Holm's correction runs over: the primary ones, in each primary setting."
+    return sum(claim.primary for claim in CLAIMS.values()) * sum(setting.primary for setting in SETTINGS.values())
 
 
 def listed(claims: list[str]) -> str:  # e.g. a and b; c and d
@@ -311,14 +333,12 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
     p = corrected({key: result.equivalence for key, result in primary.items()}, "pooled acc_h")
     equal = {name: [c for s, c in primary if s == name and primary[s, c].verdict == "equivalent"] for name in settings}
     equal, text = {name: claims for name, claims in equal.items() if claims}, ""
-    on = [setting.words for setting in SETTINGS.values() if setting.primary]
-    n_primary = f"{len(on) * sum(claim.primary for claim in CLAIMS.values())} primary claims on {' and '.join(on)},"
     for name, claims in equal.items():
         text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
-        stay, go = ([c for c in claims if (p[name, c] < ALPHA) == side] for side in (True, False))
-        parts = [f"these stay equivalent: {listed(stay)}."] if stay else ["no equivalence stays."]
-        parts += [f"No longer shown to be equivalent are: {listed(go)}."] if go else []
-        text += f" With Holm's correction over the {n_primary} {' '.join(parts)}"
+        stay = [claim for claim in claims if p[name, claim] < ALPHA]
+        shown = f"equivalence is shown for {listed(stay)}" if stay else "no equivalence is shown"
+        others = f", and not for the other{'s' * (len(claims) - len(stay) > 1)}" * (0 < len(stay) < len(claims))
+        text += f" With Holm's correction over {n_primary()} primary claims, {shown}{others}."
         chosen = [c for c in claims if not primary[name, c].claim.ending]
         choices = [by_accuracy(c, primary[name, c], settings[name]) for c in chosen]
         text += f" If validation accuracy chooses the classifiers, {'; '.join(choices)}." if choices else ""
@@ -326,14 +346,14 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure03
 def gain_text(given: SettingRows) -> str:  # Markdown list item; empty without oversampling
-    "The gain over oversampling at each n_f, with and without a VAE."
+    "The gain over oversampling at each n_f without a VAE. That with a VAE is C1, in the table of answers."
     if untestable(CLAIMS["C1"], given) or untestable(replace(CLAIMS["C1"], a="crt{k}"), given):
         return ""
-    with_vae, without = (at_each_n_f(replace(CLAIMS["C1"], a=arm), given) for arm in ("vae{k}", "crt{k}"))
+    without = at_each_n_f(replace(CLAIMS["C1"], a="crt{k}"), given)
     n_f = ", ".join(map(str, given.setting.n_f))
     return (
         f"- **How large is the gain over oversampling without a VAE?** {without} at n_f = {n_f},"
-        f" with the classifier chosen as in the paper; VAE sampling gains {with_vae}.\n"
+        " with the classifier chosen as in the paper.\n"
     )
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71

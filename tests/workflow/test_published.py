@@ -38,7 +38,7 @@ ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
 ONLY_ROWS |= {NAME_SETTINGS[name].dataset for name in ("F", "P")}  # the search of their classifiers
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
-    "README.md": ["evidence/summary", "evidence/answer", "fashion-mnist-registered/comparison_10"],
+    "README.md": ["evidence/summary", "evidence/answer"],
     "docs/reliability.md": ["speed/faults"],
     "docs/speed.md": [
         *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
