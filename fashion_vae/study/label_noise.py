@@ -26,7 +26,7 @@ from .statistics import by_draw, interval
 # %% ../../nbs/study/25_label_noise.ipynb #923d4452
 SHARES = (0.0, 0.1, 0.2)  # of the training images of each class
 WAYS = ("nearest", "random")
-CONDITIONS = {"": (0.0, WAYS[0])} | {  # ending of the name of a row -> share, way
+CONDITIONS = {"": (0.0, WAYS[0])} | {  # ending of the name of an arm -> share, way
     f": {share:.0%} {way}": (share, way) for share in SHARES[1:] for way in WAYS
 }
 
@@ -91,13 +91,14 @@ def noise_changes(scored: pd.DataFrame, n_f: int, measure: str = "acc_h_gamma") 
     }
 
 
-def noise_table(scored: pd.DataFrame, n_f: int) -> str:  # Markdown
-    "The changes of all arms, and that of the last one less that of each other one."
+def noise_table(scored: pd.DataFrame, n_f: int, named: str = "cada50") -> str:  # Markdown
+    "The changes of all arms, and that of the arm that knows names less that of each other one, if it is there."
     lines = []
     for condition, changes in noise_changes(scored, n_f).items():
-        *others, last = changes
-        differences = [*changes.values(), *(changes[last] - changes[arm] for arm in others)]
-        lines.append([condition[2:], *(format_ci(d.mean(), *interval(d)) for d in differences)])
-    words = [parse_arm(arm).label for arm in changes]
-    columns = ["wrong labels", *words, *(f"the last less {word}" for word in words[:-1])]
+        others = [arm for arm in changes if arm != named and named in changes]
+        differences = [*changes.values(), *(changes[named] - changes[arm] for arm in others)]
+        ends = [interval(d) if len(d) > 1 else (np.nan, np.nan) for d in differences]
+        lines.append([condition[2:], *(format_ci(d.mean(), *e) for d, e in zip(differences, ends, strict=True))])
+    columns = ["wrong labels", *(parse_arm(arm).label for arm in changes)]
+    columns += [f"{parse_arm(named).label} less {parse_arm(arm).label}" for arm in others]
     return markdown_table(pd.DataFrame(lines, columns=columns))

@@ -33,7 +33,7 @@ def resolve_zero_shot(config: ZeroShotConfig) -> Run:
 
 # %% ../../nbs/study/23_zero_shot.ipynb #8e3c4de1
 def zero_shot_arms(run: Run) -> list[Arm]:
-    "The arms that a run asks for. Raise `InputError` for one that needs images of rare classes, or without names."
+    "The arms of a run. Raise `InputError` for one that needs images of rare classes, or if a class has no name."
     asked = [parse_arm(name, BUILDERS) for name in run.config.arms.split()]
     for arm in asked:
         if arm.kind.min_images:
