@@ -76,8 +76,11 @@ NAME_CLAIMS = {
 
 # %% ../../nbs/study/24_names.ipynb #24read02
 def joint_answer(results: dict[str, ClaimResult]) -> str:  # claim -> its result; Markdown
-    "What claims say together: yes, no or not decided, with the claims that decide or are small."
-    against = [f"{c} is {r.verdict}" for c, r in results.items() if r.verdict in ("contradicted", "equivalent")]
+    "What claims say together: yes, no or not decided, with the claims that decide and what is small."
+    against = [
+        f"{claim} is {result.verdict}" + " by less than the margin" * is_small(result)
+        for claim, result in results.items() if result.verdict in ("contradicted", "equivalent")
+    ]  # fmt: skip
     if against:
         return f"**no**: {', '.join(against)}"
     if {result.verdict for result in results.values()} != {"supported"}:
@@ -131,7 +134,7 @@ def made_up_names(name: str) -> list[dict]:
 
 # %% ../../nbs/study/24_names.ipynb #24comp00
 def check_complete(name: str, scored: pd.DataFrame) -> None:  # name of a setting
-    "Raise `InputError` if an arm of the claims lacks a run, or if a run was not registered."
+    "Raise `InputError` if an arm lacks a registered run, or has another one."
     setting, draws, seeds = NAME_SETTINGS[name], DRAWS[name[0]], SEEDS[name[0]]
     wanted = Counter(product(setting.n_f, draws, seeds))
     runs = {arm: Counter(given[["n_f", "draw", "seed"]].itertuples(index=False, name=None))
@@ -146,20 +149,20 @@ def check_complete(name: str, scored: pd.DataFrame) -> None:  # name of a settin
             )
 
 
-def check_vectors(rows: list[dict]) -> None:
+def check_vectors(rows: list[dict]) -> list[dict]:  # the rows
     "Raise `InputError` if the arm `cada` was trained with other names than those of the package."
-    for row in (row for row in rows if "vectors_sha256" in row["config"] and row["config"]["vectors"] == "names"):
+    for row in (row for row in rows if row["arm"] in ("cada50", "cadabal")):
         own = packaged_names(NAME_SETS[row["config"]["dataset"]])
         vectors = np.stack([own[c] for c in row["classes"]])
         if row["config"]["vectors_sha256"] != hashlib.sha256(vectors.tobytes()).hexdigest():
             raise InputError(f"rows of {row['dataset']}: {row['arm']} has other names than those of {NAMES_FILE}")
+    return rows
 
 # %% ../../nbs/study/24_names.ipynb #24comp01
 def name_setting(name: str, rows: list[dict]) -> SettingRows:
     "Score the rows of a setting. Raise `InputError` if they are not those of the registered runs."
     given = setting_rows(NAME_SETTINGS[name], rows)
     check_complete(name, given.scored)
-    check_vectors(given.rows)
     if given.setting.n_f == NO_IMAGES:
         values = {measure: [100 * row["every_gamma"][measure] for row in given.rows] for measure in EVERY_GAMMA}
         given = replace(given, scored=given.scored.assign(**values))
@@ -174,7 +177,7 @@ def name_settings_at_hand(rows: str) -> dict[str, SettingRows]:
     found = {name: path for name, path in paths.items() if path.is_file()}
     if absent := [f"{NAME_SETTINGS[name].dataset}/studies.jsonl.gz" for name in DRAWS if name not in found]:
         raise InputError(f"parameter rows = {rows!r}: needed is a folder with {' and '.join(absent)} as well")
-    return {name: name_setting(name, read_rows(path)) for name, path in found.items()}
+    return {name: name_setting(name, check_vectors(read_rows(path))) for name, path in found.items()}
 
 # %% ../../nbs/study/24_names.ipynb #024feeb3
 Key = tuple[str, str]  # setting, claim
