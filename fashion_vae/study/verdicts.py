@@ -7,8 +7,8 @@ __all__ = ['LEGEND', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTION
            'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text', 'claim_order',
            'claim_line', 'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means',
            'image_interval', 'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts',
-           'change_text', 'at_each_n_f', 'answer_table', 'not_run', 'changes_line', 'changes_text', 'n_primary',
-           'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
+           'change_text', 'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text',
+           'n_primary', 'listed', 'by_accuracy', 'sureness_text', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -22,6 +22,7 @@ from ..lib.arms import parse_arm
 from ..lib.metrics import n_f_label
 from ..lib.report import format_ci, markdown_table
 from fashion_vae.study.registration import (
+    ALL_N_F,
     BEST_HEAD,
     CLAIMS,
     SETTINGS,
@@ -132,15 +133,16 @@ INSTEAD = {
 }  # fmt: skip
 
 
-def gain_table(given: SettingRows) -> str:  # Markdown
-    "What C1 finds at each n_f, and the same with other methods in the place of VAE sampling."
-    claim, lines = replace(CLAIMS["C1"], n_f=given.setting.n_f), []
-    for method, arm in INSTEAD.items():
-        differences = claim_differences(replace(claim, a=arm), given, claim.measure)
-        tests = [paired_tests(values, given.overlap) for values in differences.values()]
-        lines.append([method, *(format_ci(t.mean, *t.interval) for t in tests)])
-    columns = ["acc_h less that of oversampling", *map(n_f_label, given.setting.n_f)]
-    return markdown_table(pd.DataFrame(lines, columns=columns))
+def gain_table(settings: dict[str, SettingRows]) -> str:  # Markdown
+    "What C1 finds at each n_f of the primary settings, and the same with other methods in the place of VAE sampling."
+    claim, lines = replace(CLAIMS["C1"], n_f=ALL_N_F), []
+    for given in (given for given in settings.values() if given.setting.primary):
+        for method, arm in INSTEAD.items():
+            differences = claim_differences(replace(claim, a=arm), given, claim.measure)
+            tests = [paired_tests(values, given.overlap) for values in differences.values()]
+            lines.append([method, given.setting.words, *(format_ci(t.mean, *t.interval) for t in tests)])
+    columns = ["acc_h less that of oversampling", "data", *map(n_f_label, ALL_N_F)]
+    return markdown_table(pd.DataFrame(lines, columns=columns), 2)
 
 # %% ../../nbs/study/21_verdicts.ipynb #8ccc971f
 Means = dict[tuple, dict[int | str, np.ndarray]]  # arm, ending, measure -> n_f -> (B,)
@@ -264,18 +266,23 @@ def answer_table(
     settings: dict[str, SettingRows],
     questions: dict[str, str] = QUESTIONS,
 ) -> str:  # Markdown
-    "The questions and their answers, a line each, with two columns for each primary setting that has rows."
+    "The questions and their answers, a line each, with a column for each primary setting that has rows."
     given, lines = {name: rows for name, rows in settings.items() if rows.setting.primary}, []
     for question, claim in questions.items():
-        line = [question]
-        for name, rows in given.items():
-            result = results.get((name, claim))
-            line += [one_answer(result), at_each_n_f(result.claim, rows)] if result else ["–", ""]
-        lines.append(line)
-    columns = ["Does …"]
-    for rows in given.values():
-        columns += [rows.setting.words, f"at n_f = {', '.join(map(str, rows.setting.n_f))}"]
+        found = [results.get((name, claim)) for name in given]
+        lines.append([question, *(one_answer(result) if result else "–" for result in found)])
+    columns = ["Does …", *(rows.setting.words for rows in given.values())]
     return markdown_table(pd.DataFrame(lines, columns=columns), len(columns))
+
+
+def n_f_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown
+    "The differences behind the answers at each n_f, a column for each primary setting that has rows."
+    given, lines = {name: rows for name, rows in settings.items() if rows.setting.primary}, []
+    for question, claim in (QUESTIONS | MORE_QUESTIONS).items():
+        found = [(results.get((name, claim)), rows) for name, rows in given.items()]
+        lines.append([question, *(at_each_n_f(result.claim, rows) if result else "–" for result, rows in found)])
+    columns = [f"{rows.setting.words}, n_f = {', '.join(map(str, rows.setting.n_f))}" for rows in given.values()]
+    return markdown_table(pd.DataFrame(lines, columns=["Does …", *columns]), 1 + len(columns))
 
 
 def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
@@ -345,16 +352,15 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
     return f"- **How sure are the equivalences?** The tests are not corrected for their number.{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure03
-def gain_text(given: SettingRows) -> str:  # Markdown list item; empty without oversampling
-    "The gain over oversampling at each n_f without a VAE. That with a VAE is C1, in the table of answers."
-    if untestable(CLAIMS["C1"], given) or untestable(replace(CLAIMS["C1"], a="crt{k}"), given):
-        return ""
-    without = at_each_n_f(replace(CLAIMS["C1"], a="crt{k}"), given)
-    n_f = ", ".join(map(str, given.setting.n_f))
-    return (
-        f"- **How large is the gain over oversampling without a VAE?** {without} at n_f = {n_f},"
-        " with the classifier chosen as in the paper.\n"
-    )
+def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty without oversampling
+    "The gain over oversampling at each n_f, with and without a VAE."
+    claims, text = (CLAIMS["C1"], replace(CLAIMS["C1"], a="crt{k}")), ""
+    for given in (given for given in settings.values() if given.setting.primary):
+        if not any(untestable(claim, given) for claim in claims):
+            gain, without = (at_each_n_f(claim, given) for claim in claims)
+            text += f" On {given.setting.words} {gain} with VAE sampling and {without} without a VAE,"
+            text += f" at n_f = {', '.join(map(str, given.setting.n_f))}."
+    return f"- **How large is the gain over oversampling?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"

@@ -55,6 +55,7 @@ from fashion_vae.study.verdicts import (
     gain_text,
     image_interval,
     image_table,
+    n_f_table,
     resampled_means,
     short_verdicts,
     summary_text,
@@ -337,22 +338,30 @@ def test_the_short_table_has_a_line_for_each_claim(results):
 
 @pytest.mark.parametrize("questions", [QUESTIONS, MORE_QUESTIONS])
 def test_answers_say_what_the_verdicts_say(results, settings, questions):
-    table = answer_table(results, settings, questions)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    at_n_f = "at n_f = 5, 10, 30, 50"
-    assert lines[0] == ["Does …", "Fashion-MNIST", at_n_f, "photographs", at_n_f]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]]
+             for line in answer_table(results, settings, questions).splitlines()]  # fmt: skip
+    assert lines[0] == ["Does …", "Fashion-MNIST", "photographs"]
     words = {"supported": "yes", "contradicted": "no, it is worse", "equivalent": "no, equivalent"}
     for (question, claim), line in zip(questions.items(), lines[2:], strict=True):
         assert line[0] == question
-        for name, cell, means in zip(("F", "P"), line[1::2], line[2::2], strict=True):
+        for name, cell in zip(("F", "P"), line[1:], strict=True):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
             assert f"{result.tests.mean:+.1f} [" in cell
             assert cell.endswith(f"at {result.part}, where t is smallest") == (claim == "C1")
+
+
+def test_the_differences_at_each_n_f_have_the_mean_of_the_answers(results, settings):
+    _, *lines = cells(n_f_table(results, settings))
+    for (question, claim), line in zip((QUESTIONS | MORE_QUESTIONS).items(), lines, strict=True):
+        assert line[0] == question and len(line) == 3
+        for name, means in zip(("F", "P"), line[1:], strict=True):
             of_each = [float(mean) for mean in means.split(", ")]
             assert len(of_each) == 4
             if claim != "C1":
-                assert abs(np.mean(of_each) - result.tests.mean) < 0.1
+                assert abs(np.mean(of_each) - results[name, claim].tests.mean) < 0.1
+    without = {key: result for key, result in results.items() if key != ("P", "C9")}
+    assert [line[2] for line in cells(n_f_table(without, settings))].count("–") == 1
 
 
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
@@ -402,15 +411,15 @@ def test_the_table_of_choices_has_the_claims_on_two_classifiers(settings, result
 
 def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(settings):
     "With made-up rows, re-training gains exactly what the effects of the two arms leave."
-    table = gain_table(settings["F"])
+    table = gain_table(settings)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert lines[0] == ["acc_h less that of oversampling", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
+    assert lines[0] == ["acc_h less that of oversampling", "data", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
     every = claim_differences(replace(CLAIMS["C1"], n_f=(5, 10, 30, 50)), settings["F"], "acc_h")
-    assert [float(cell.split()[0]) for cell in lines[2][1:]] == [round(v.mean(), 1) for v in every.values()]
+    assert [float(cell.split()[0]) for cell in lines[2][2:]] == [round(v.mean(), 1) for v in every.values()]
     retrained = replace(CLAIMS["C1"], a="crt{k}", n_f=(5, 10, 30, 50))
     every = claim_differences(retrained, settings["F"], "acc_h")
     assert lines[4][0].startswith("classifier re-training")
-    assert [float(cell.split()[0]) for cell in lines[4][1:]] == [round(v.mean(), 1) for v in every.values()]
+    assert [float(cell.split()[0]) for cell in lines[4][2:]] == [round(v.mean(), 1) for v in every.values()]
 
 
 def test_changes_count_the_verdicts_that_differ(results):
@@ -445,10 +454,12 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
 
 
 def test_the_gain_in_the_text_is_that_of_the_table(settings):
-    text, lines = gain_text(settings["F"]), gain_table(settings["F"]).splitlines()
-    assert lines[4].startswith("| classifier re-training")
-    assert ", ".join(cell.split()[0] for cell in lines[4].split("|")[2:-1]) in text
-    assert gain_text(replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])) == ""
+    text, (_, *lines) = gain_text(settings), cells(gain_table(settings))
+    assert [line[1] for line in lines] == ["Fashion-MNIST"] * 3 + ["photographs"] * 3
+    for i, start in ((0, "VAE sampling"), (2, "classifier re-training"), (3, "VAE sampling"), (5, "classifier re-tr")):
+        assert lines[i][0].startswith(start)
+        assert ", ".join(cell.split()[0] for cell in lines[i][2:]) in text
+    assert gain_text({"F": replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])}) == ""
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
