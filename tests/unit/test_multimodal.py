@@ -21,6 +21,7 @@ from toys import phased_features, small_run
 
 import fashion_vae.lib.names as names_module
 from fashion_vae.classifier import latent_head
+from fashion_vae.data import PHASES
 from fashion_vae.lib.arms import BUILDERS, name_arms, parse_arm, study_arms
 from fashion_vae.lib.config import EMBEDDED_SETS, RunConfig, ZeroShotConfig, read_parameters
 from fashion_vae.lib.defaults import HEAD, VaeConfig
@@ -686,6 +687,13 @@ def test_the_rows_of_wrong_labels_are_told_apart(tmp_path, photographs, quick, o
     read = read_rows(tmp_path / "rows.jsonl")
     assert [row["arm"] for row in read] == [f"crt50{condition}" for condition in label_noise.CONDITIONS]
     assert len({str(row["train_images"]) for row in read}) == 1
+    used = {}
+    monkeypatch.setattr(label_noise, "arm_row", lambda run, features, arm: used.update(y=features.y) or [{}])
+    label_noise.noisy_rows(run, ": 20% nearest", ["crt50"])  # classifiers get the wrong labels in training alone
+    wrong = {phase: (used["y"][phase].cpu().numpy() != run.split.labels(phase)).sum() for phase in PHASES}
+    assert wrong["train"] == round(0.2 * (run.split.labels("train") == first).sum()) + round(
+        0.2 * (run.split.labels("train") == second).sum()
+    ) and not wrong["val"] + wrong["test"]
     assert len(list(tmp_path.rglob("backbone-*.safetensors"))) == len(rows)
 
 
