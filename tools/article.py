@@ -34,6 +34,7 @@ from fashion_vae.study.verdicts import (
     claim_line,
     claim_order,
     image_table,
+    is_void,
     n_primary,
     p_text,
     short_verdicts,
@@ -43,7 +44,6 @@ from fashion_vae.study.verdicts import (
 
 SOURCE, KOREAN = "article/article.md", "README.ko.md"
 FIELD = re.compile(r"\{\{([^{}]*)\}\}")
-BRANCH = re.compile(r"\{\{if ([\w-]+)\}\}(.*?)(?:\{\{else\}\}(.*?))?\{\{end\}\}", re.DOTALL)
 TEXT_GAINS = {5: 0.54, 10: 21.93, 30: 22.41, 50: 7.09}  # Park 2021, section V, as printed; Table 2 gives others
 WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
@@ -250,10 +250,9 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
 
 
 def summary(rows: Rows, setting: str) -> str:
-    "The verdicts on the main claims in sentences; a sentence about missing rows if there are none."
-    results = {key: result for key, result in rows.claims.items() if key[0] == setting}
-    text = summary_text(results).strip().replace("**", "")
-    return text or f"The registered runs of setting {setting} are not finished, so its claims count as not tested."
+    "The verdicts on the main claims in sentences."
+    start = f"**On {SETTINGS[setting].words}:** "
+    return next(line for line in summary_text(rows.claims).splitlines() if line.startswith(start)).replace("**", "")
 
 
 def changes(rows: Rows, setting: str) -> str:
@@ -394,7 +393,7 @@ def claims_table(rows: Rows) -> str:
 
 def short_table(rows: Rows) -> str:
     "The verdicts of all settings, and what the settings are that it shows."
-    text = short_verdicts(rows.claims)
+    text = short_verdicts(rows.claims, rows.settings)
     shown = [name for name in SETTINGS if re.search(rf"\| +{name} +(?=\|)", text.partition("\n")[0])]
     return f"{'; '.join(f'{name}: {WORDS[name]}' for name in shown)}.\n\n{text}"
 
@@ -419,6 +418,7 @@ def primary_table(rows: Rows) -> str:
     p = rows.corrected_equivalence
     frame.insert(frame.columns.get_loc("verdict"), "the same (Holm)", [p_text(p[key]) for key in order])
     frame["detectable"] = [f"{rows.claims[key].tests.detectable:.1f}" for key in order]
+    frame["claim"] = [claim for _, claim in order]  # their texts are in the table of claims
     unneeded = ["Wilcoxon", *(["setting"] if frame["setting"].nunique() == 1 else [])]
     return markdown_table(frame.drop(columns=unneeded), 2 + ("setting" not in unneeded))
 
@@ -611,6 +611,7 @@ CLAIMS_KO = {
     "C5": "VAE 샘플링 > [x; μ]",
     "C10": "LDAM-DRW > 일반 미세 조정(두 방법 모두 γ 적용)",
 }
+FAILED_KO = "하이퍼파라미터 탐색 실패"
 SUMMARY_KO = {  # claim -> sentence if supported, contradicted, equivalent, not decided
     "C1": ("논문의 절차를 따르면 VAE 샘플링은 오버샘플링보다 acc_h가 높다(n_f = 10, 30, 50 모두).",
            "논문의 절차를 따르면 n_f = 10, 30, 50 중 하나 이상에서 오버샘플링이 VAE 샘플링보다 acc_h가 높다.",
@@ -632,26 +633,23 @@ def answer_ko(rows: Rows) -> str:
     "The verdicts of F and P in Korean: sentences, the gains beside the paper's, and a table of claims."
     text = []
     for name, words in SETTINGS_KO.items():
-        if name not in rows.settings:
-            text.append(f"**{words}:** 실험이 아직 끝나지 않아 이에 대한 가설은 검증되지 않은 것으로 본다.\n")
-            continue
-        found = {claim: rows.claims[name, claim] for claim in SUMMARY_KO if (name, claim) in rows.claims}
+        found = {claim: rows.claims[name, claim] for claim in SUMMARY_KO}
         sentences = [SUMMARY_KO[c][list(VERDICTS_KO).index(result.verdict)] for c, result in found.items()]
         verdicts = {claim: result.verdict for claim, result in found.items()}
         if (verdicts.get("C1"), verdicts.get("C4")) == ("supported", "equivalent"):
             place = list(found).index("C4") + 1
             sentences.insert(place, "따라서 n_f에 대한 평균으로 보면 이와 같은 향상은 VAE 없이도 얻을 수 있다.")
         text.append(f"**{words}:** {' '.join(sentences)}\n")
-    shown = [name for name in SETTINGS_KO if name in rows.settings]
     gains = gain_lines(rows, "논문 표 2(FashionStyle14)", SETTINGS_KO, "VAE 없이 다시 학습한 선형 분류기")
     columns = ["오버샘플링 대비 acc_h 향상 폭(%p)", *map(n_f_label, PAPER_N_F)]
     text.append(markdown_table(pd.DataFrame(gains, columns=columns)))
     lines = []
     for claim, words in CLAIMS_KO.items():
-        results = [rows.claims.get((name, claim)) for name in shown]
-        cells = [(VERDICTS_KO[r.verdict], format_ci(r.tests.mean, *r.tests.interval)) if r else () for r in results]
-        lines.append([words, *(f"**{cell[0]}** {cell[1]}" if cell else "–" for cell in cells)])
-    text.append(markdown_table(pd.DataFrame(lines, columns=["가설", *(SETTINGS_KO[name] for name in shown)])))
+        results = {name: rows.claims[name, claim] for name in SETTINGS_KO}
+        cells = {name: f"**{VERDICTS_KO[result.verdict]}** {format_ci(result.tests.mean, *result.tests.interval)}"
+                 for name, result in results.items()}  # fmt: skip
+        lines.append([words, *(FAILED_KO if is_void(claim, rows.settings[n]) else cell for n, cell in cells.items())])
+    text.append(markdown_table(pd.DataFrame(lines, columns=["가설", *SETTINGS_KO.values()])))
     text.append("처음 두 가설에는 차이를 표준 오차로 나눈 값이 가장 작은 n_f의 결과를,"
                 " 나머지에는 n_f에 대한 평균을 적었다.")  # fmt: skip
     return "\n".join(text)
@@ -687,8 +685,7 @@ def fill_field(content: str, rows: Rows) -> str:
 
 
 def fill(text: str, rows: Rows) -> str:
-    "The text with all fields filled. {{if P}} … {{else}} … {{end}} depends on whether a setting has rows."
-    text = BRANCH.sub(lambda m: m[2] if m[1] in rows.settings else m[3] or "", text)
+    "The text with all fields filled."
     rows.numbers |= number_exhibits(text)
     text = FIELD.sub(lambda match: fill_field(match[1], rows), text)
     if "{{" in text:

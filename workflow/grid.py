@@ -260,9 +260,10 @@ class Grid:
         if self.has_tables and not self.natural:
             if not isinstance(config["search_draws"], dict):
                 raise InputError(f"--config search_draws={config['search_draws']!r}: set it in workflow/config.yaml")
-            kind, n_f = ("photographs", few[:1]) if self.photographs else ("images", few)
-            runs = self._make_runs(n_f, config["search_draws"][kind], [0])
-            self.studies |= {"search": runs, "head_search": runs}
+            kind, n_f = ("photographs", few[:1]) if self.photographs else ("images", few)  # of classifiers
+            draws = config["search_draws"][kind]
+            self.studies["search"] = self._make_runs(few, draws, [0])
+            self.studies["head_search"] = self._make_runs(n_f, draws, [0])
         self.by_id = {name: run for runs in self.studies.values() for name, run in runs.items()}
 
     def _make_runs(self, n_f: list, draws: Iterable[int], seeds: Iterable[int]) -> dict[str, RunConfig]:

@@ -60,6 +60,7 @@ from fashion_vae.study.verdicts import (
     short_verdicts,
     summary_text,
     sureness_text,
+    tuning_text,
     verdict_table,
 )
 
@@ -328,8 +329,8 @@ def test_the_table_has_a_line_for_each_claim_and_setting(by_measure, settings, r
     assert len(cells(primary)) == 10 and "Not tested:" in text and f"C10 compares `{HEAD}`" in text
 
 
-def test_the_short_table_has_a_line_for_each_claim(results):
-    lines = cells(short_verdicts(results))
+def test_the_short_table_has_a_line_for_each_claim(results, settings):
+    lines = cells(short_verdicts(results, settings))
     assert [line[0].split(":")[0] for line in lines] == sorted(CLAIMS, key=claim_order)
     assert all(len(line) == 1 + len(SETTINGS) for line in lines)
     c1 = next(line for line in lines if line[0].startswith("C1:"))
@@ -348,7 +349,7 @@ def test_answers_say_what_the_verdicts_say(results, settings, questions):
             result = results[name, claim]
             assert cell.startswith(f"**{words.get(result.verdict, result.verdict)}**: ")
             assert f"{result.tests.mean:+.1f} [" in cell
-            assert cell.endswith(f"at {result.part}, where t is smallest") == (claim == "C1")
+            assert cell.endswith(f"] at {result.part}") == (claim == "C1")
 
 
 def test_the_differences_at_each_n_f_have_the_mean_of_the_answers(results, settings):
@@ -367,10 +368,13 @@ def test_the_differences_at_each_n_f_have_the_mean_of_the_answers(results, setti
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
 def test_the_summary_says_each_verdict_in_other_words(results, verdict):
     text = summary_text({key: replace(result, verdict=verdict) for key, result in results.items()})
-    assert [line[:5] for line in text.splitlines() if line] == ["**On "] * 2  # Fashion-MNIST and photographs
+    of_f, of_p = (line for line in text.splitlines() if line)
+    assert of_f.startswith("**On Fashion-MNIST") and of_p.startswith("**On photographs")
+    is_short = of_p == "**On photographs:** None of these comparisons is decided."
+    assert is_short == (verdict == "not decided")
     others = {summary_text({("F", c): replace(results["F", c], verdict=v) for c in SUMMARY}) for v in VERDICTS}
     assert len(others) == len(VERDICTS)
-    assert text.count("not decided whether") == 2 * len(SUMMARY) * (verdict == "not decided")
+    assert of_f.count("not decided whether") == len(SUMMARY) * (verdict == "not decided")
     assert text.count("within 1 point") == 2 * len(SUMMARY) * (verdict == "equivalent")
     assert summary_text({}) == ""
 
@@ -442,14 +446,19 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
         given["F", claim] = replace(given["F", claim], verdict="equivalent", equivalence=p)
     text = sureness_text(given, settings)
     start = "With Holm's correction over 10 primary claims,"
-    assert f"{start} equivalence is shown for sampled z and its mean μ, and not for the others." in text
-    values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), settings["F"], "acc_h")
+    assert f"{start} equivalence stands for sampled z and its mean μ, and not for the others." in text
+    assert "If validation accuracy" not in text and "On Fashion-MNIST" not in text  # both stay equivalent
+    of_vae = settings["F"].scored["arm"].str.startswith("vae")
+    lower = settings["F"].scored.assign(acc_h_acc=settings["F"].scored["acc_h_acc"] - 2 * of_vae)
+    lower = settings | {"F": replace(settings["F"], scored=lower)}
+    values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), lower["F"], "acc_h")
     mean = np.mean([v.mean() for v in values.values()])
-    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in text
-    assert text.count(" less ") == 2 and "On Fashion-MNIST" not in text  # C10 has γ, and no other choice
+    changed = sureness_text(given, lower)
+    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in changed
+    assert changed.count("not shown to be equivalent") == 2  # C10 has γ, and no other choice
     given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
     text = sureness_text(given, settings)
-    assert f"On photographs: {start} no equivalence is shown." in text
+    assert f"On photographs: {start} no equivalence stands." in text
     assert "On Fashion-MNIST: With" in text and "On photographs: With" in text
 
 
@@ -460,6 +469,24 @@ def test_the_gain_in_the_text_is_that_of_the_table(settings):
         assert lines[i][0].startswith(start)
         assert ", ".join(cell.split()[0] for cell in lines[i][2:]) in text
     assert gain_text({"F": replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])}) == ""
+
+
+def test_a_tuned_baseline_that_is_worse_than_the_untuned_one_is_named(results, settings):
+    assert tuning_text(settings) == ""  # tuning gains two points in the made-up rows
+    given = settings["P"]
+    of_tuned = given.scored["arm"].str.startswith("os-tuned")
+    late = of_tuned & given.scored["n_f"].isin([30, 50])
+    worse = given.scored.assign(acc_h=given.scored["acc_h"] - 20 * late)
+    text = tuning_text(settings | {"P": replace(given, scored=worse)})
+    assert "Not on photographs: it lies below untuned oversampling (-1" in text and "Fashion-MNIST" not in text
+    assert re.findall(r"n_f = (\d+)", text) == ["30", "50"]
+    without = replace(given, scored=given.scored[~of_tuned])
+    assert tuning_text({"P": without}) == ""
+    lines = cells(answer_table(results, settings | {"P": replace(given, scored=worse)}))
+    assert [line[2] == "tuning failed" for line in lines[1:]] == [claim == "C12" for claim in QUESTIONS.values()]
+    short = short_verdicts(results, settings | {"P": replace(given, scored=worse)})
+    assert [line[0][:4] for line in cells(short) if "tuning failed" in line] == ["C12:"]
+    assert "failed" not in answer_table(results, settings) + short_verdicts(results, settings)
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):

@@ -1,7 +1,6 @@
 """The article: its numbers come from the rows, and the published files are made of the text as it is now."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 import article
 from fashion_vae.lib.files import InputError
-from fashion_vae.study.registration import BEST_HEAD, CLAIMS, made_up_setting, read_settings
+from fashion_vae.study.registration import CLAIMS, read_settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / article.SOURCE).read_text(encoding="utf-8")
@@ -145,22 +144,6 @@ def test_a_missing_caption_is_named(rows, tmp_path):
 
 
 # settings that come later
-
-
-def test_the_text_depends_on_which_settings_have_rows(rows, monkeypatch):
-    "With made-up photographs all fields are filled, and no sentence says that photographs are missing."
-    given = made_up_setting("P", {"os": -6.0}, BEST_HEAD)
-    given = replace(given, rows=[row | PARTS for row in given.rows])
-    both = article.Rows(rows.root, {**rows.settings, "P": given})
-    monkeypatch.setitem(article.FIELDS, "require", lambda *given: "")
-    monkeypatch.setitem(article.TABLES, "images", lambda rows: "| a |\n|---|\n")
-    text, without = article.fill(TEXT, both), article.fill(TEXT, rows)
-    assert "Setting P is not finished" in without and "Setting P is not finished" not in text
-    assert "photographs, k = 50" in text and "photographs, k = 50" not in without
-    assert "| 의류 사진" not in article.answer_ko(rows) and "의류 사진 |" in article.answer_ko(both)
-
-
-PARTS = {"protocol": "gfsl", "config": {"BackboneConfig": {"epochs": 5}}, "minority_classes": ["a", "b", "c"]}
 
 
 # what is published

@@ -113,6 +113,12 @@ def test_other_features_have_the_studies_alone(make_grid):
     assert imagenet.name == "fashion-mnist-lt-imagenet" and imagenet.config.data_name == "fashion-mnist-lt"
 
 
+def test_on_photographs_pairs_are_searched_on_one_draw_and_classifiers_at_one_n_f(make_grid, clothing):
+    studies = make_grid(dataset="clothing", min_images=200, root=str(clothing)).studies
+    assert {(run.n_f, run.draw) for run in studies["search"].values()} == {(10, 100), (50, 100)}
+    assert {(run.n_f, run.draw) for run in studies["head_search"].values()} == {(10, 100)}
+
+
 def test_a_file_of_features_is_handed_on_like_the_photographs(make_grid, photographs, tmp_path):
     file = tmp_path / "my clip.npz"
     file.write_bytes(b"1")

@@ -30,7 +30,7 @@ STUDIES = ("study/14_statistics", "study/16_comparison")
 NOTEBOOKS = {  # setting -> what makes its tables
     "fashion-mnist-lt": ("04_results",),
     "fashion-mnist-registered": STUDIES,
-    "clothing-min200": ("study/19_senders",),
+    "clothing-min200": (*STUDIES, "study/19_senders"),
     "evidence": ("study/21_verdicts",),
     "speed": ("study/15_speed",),
 }
@@ -46,9 +46,10 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     ],
     "figures/README.md": [
         "fashion-mnist-lt/table2",
-        *("evidence/more_answers", "evidence/claims", "evidence/claims_short", "evidence/gain"),
+        *("evidence/more_answers", "evidence/by_n_f", "evidence/claims", "evidence/claims_short", "evidence/gain"),
         *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
-        *(f"fashion-mnist-registered/{name}" for name in ("training", "measures", "sensitivity_table")),
+        *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
+        *("clothing-min200/comparison", "fashion-mnist-registered/sensitivity_table"),
         "clothing-min200/senders",
     ],
 }
