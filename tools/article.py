@@ -38,7 +38,6 @@ from fashion_vae.study.verdicts import (
     n_primary,
     p_text,
     short_verdicts,
-    summary_text,
     sureness_text,
 )
 
@@ -247,12 +246,6 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
         return f"{TEXT_GAINS[int(n_f)]:.2f}"
     name = re.sub(r"^[a-zA-Z]+", lambda word: PAPER_NAMES[word[0]], kind)
     return f"{PAPER[name][place][('acc_h', 'acc').index(measure)]:.2f}"
-
-
-def summary(rows: Rows, setting: str) -> str:
-    "The verdicts on the main claims in sentences."
-    start = f"**On {SETTINGS[setting].words}:** "
-    return next(line for line in summary_text(rows.claims).splitlines() if line.startswith(start)).replace("**", "")
 
 
 def changes(rows: Rows, setting: str) -> str:
@@ -593,7 +586,7 @@ FIELDS = {
     "value": value, "difference": difference, "equivalence": equivalence, "overfit": overfit, "claim": claim,
     "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness,
     "survivors": survivors, "family": family, "latent": latent, "search": search,
-    "constant": constant, "paper": paper, "summary": summary,
+    "constant": constant, "paper": paper,
     "changes": changes, "others": others, "hours": hours, "see": see, "figure": figure, "table": table,
     "table-anchor": table_anchor,
 }  # fmt: skip

@@ -133,8 +133,8 @@ def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item;
     for given in (given for given in settings.values() if given.setting.primary):
         if means := harmful_tuning(given):
             numbers = ", ".join(f"{mean:+.1f} at n_f = {n_f}" for n_f, mean in means.items())
-            text += f" Not on {given.setting.words}: it lies below untuned oversampling ({numbers})."
-    return f"- **Is tuned oversampling well tuned?**{text}\n" if text else ""
+            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}), so it is left out."
+    return f"- **Is tuned oversampling better?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #040f7ded
 def short_cell(key: Key, results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:
@@ -368,15 +368,15 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
     for name, claims in equal.items():
         text += f" On {SETTINGS[name].words}:" if len(equal) > 1 else ""
         stay = [claim for claim in claims if p[name, claim] < ALPHA]
-        shown = f"equivalence stands for {listed(stay)}" if stay else "no equivalence stands"
-        others = f", and not for the other{'s' * (len(claims) - len(stay) > 1)}" * (0 < len(stay) < len(claims))
+        shown = f"{listed(stay)} stay equivalent" if stay else "no equivalence stays"
+        others = ", the others do not" * (0 < len(stay) < len(claims))
         text += f" With Holm's correction over {n_primary()} primary claims, {shown}{others}."
         chosen = [c for c in claims if not primary[name, c].claim.ending]
         tests = {c: mean_tests(primary[name, c].claim, "_acc", settings[name]) for c in chosen}
         lost = [f"{' less '.join(PAIRS[c])} is {format_ci(t.mean, *t.interval)}, not shown to be equivalent"
                 for c, t in tests.items() if t.equivalence >= ALPHA]  # fmt: skip
         text += f" If validation accuracy chooses the classifiers, {'; '.join(lost)}." if lost else ""
-    return f"- **How sure are the equivalences?** Their tests are not corrected.{text}\n" if text else ""
+    return f"- **How sure are the equivalences?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure03
 def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty without oversampling
@@ -385,9 +385,12 @@ def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; e
     for given in (given for given in settings.values() if given.setting.primary):
         if not any(untestable(claim, given) for claim in claims):
             gain, without = (at_each_n_f(claim, given) for claim in claims)
-            parts.append(f"{given.setting.words}: {gain} with a VAE, {without} without")
+            every = claim_differences(replace(claims[0], n_f=given.setting.n_f), given, claims[0].measure)
+            wide = [n_f for n_f, v in every.items() if paired_tests(v, given.overlap).p >= ALPHA]
+            open_ = f" (not shown at n_f = {' and '.join(map(str, wide))})" if wide else ""
+            parts.append(f"{given.setting.words}: {gain} with a VAE{open_}, {without} without")
     n_f = ", ".join(map(str, ALL_N_F))
-    return f"- **How large is the gain over oversampling at n_f = {n_f}?** {'; '.join(parts)}.\n" if parts else ""
+    return f"- **How large is the gain over oversampling?** At n_f = {n_f}, {'; '.join(parts)}.\n" if parts else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #5d1c0a71
 RETRAINED = "a linear classifier that is retrained on the same features without the VAE"

@@ -446,7 +446,7 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
         given["F", claim] = replace(given["F", claim], verdict="equivalent", equivalence=p)
     text = sureness_text(given, settings)
     start = "With Holm's correction over 10 primary claims,"
-    assert f"{start} equivalence stands for sampled z and its mean μ, and not for the others." in text
+    assert f"{start} sampled z and its mean μ stay equivalent, the others do not." in text
     assert "If validation accuracy" not in text and "On Fashion-MNIST" not in text  # both stay equivalent
     of_vae = settings["F"].scored["arm"].str.startswith("vae")
     lower = settings["F"].scored.assign(acc_h_acc=settings["F"].scored["acc_h_acc"] - 2 * of_vae)
@@ -458,7 +458,7 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
     assert changed.count("not shown to be equivalent") == 2  # C10 has γ, and no other choice
     given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
     text = sureness_text(given, settings)
-    assert f"On photographs: {start} no equivalence stands." in text
+    assert f"On photographs: {start} no equivalence stays." in text
     assert "On Fashion-MNIST: With" in text and "On photographs: With" in text
 
 
@@ -468,6 +468,11 @@ def test_the_gain_in_the_text_is_that_of_the_table(settings):
     for i, start in ((0, "VAE sampling"), (2, "classifier re-training"), (3, "VAE sampling"), (5, "classifier re-tr")):
         assert lines[i][0].startswith(start)
         assert ", ".join(cell.split()[0] for cell in lines[i][2:]) in text
+    assert "not shown" not in text
+    rng = np.random.default_rng(0)
+    scored = settings["P"].scored
+    noise = scored.assign(acc_h_acc=scored["acc_h_acc"] + 30 * rng.normal(size=len(scored)) * (scored["n_f"] == 50))
+    assert "(not shown at n_f = 50)" in gain_text(settings | {"P": replace(settings["P"], scored=noise)})
     assert gain_text({"F": replace(settings["F"], rows=[], scored=settings["F"].scored.iloc[:0])}) == ""
 
 
@@ -478,7 +483,7 @@ def test_a_tuned_baseline_that_is_worse_than_the_untuned_one_is_named(results, s
     late = of_tuned & given.scored["n_f"].isin([30, 50])
     worse = given.scored.assign(acc_h=given.scored["acc_h"] - 20 * late)
     text = tuning_text(settings | {"P": replace(given, scored=worse)})
-    assert "Not on photographs: it lies below untuned oversampling (-1" in text and "Fashion-MNIST" not in text
+    assert "On photographs it lies below untuned oversampling (-1" in text and "Fashion-MNIST" not in text
     assert re.findall(r"n_f = (\d+)", text) == ["30", "50"]
     without = replace(given, scored=given.scored[~of_tuned])
     assert tuning_text({"P": without}) == ""
