@@ -21,7 +21,7 @@ override SNAKEMAKE = snakemake --profile workflow/profiles/local --cores "$$CORE
 override EMBEDDED = FASHION_VAE_DATA= FASHION_VAE_ROOT= FASHION_VAE_CSV= FASHION_VAE_PROTOCOL= FASHION_VAE_FEATURES=
 override ROWS = $(if $(RERUN),runs/report,results)
 
-.PHONY: docs paper evidence search publish article test soak bench gpu lab sync notebooks lock
+.PHONY: docs paper evidence reports search publish article test soak bench gpu lab sync notebooks lock
 
 # All experiments, then Table 2 and whether the published rows were reproduced
 paper: .venv/installed
@@ -35,25 +35,24 @@ ifdef RERUN
 	  $(EMBEDDED) $(SNAKEMAKE) studies --configfile "$$config" || exit 1; \
 	done
 endif
-	@for file in $(ROWS)/*/studies.jsonl.gz; do \
-	  name=$$(basename "$$(dirname "$$file")"); \
-	  case "$$name" in *-names|*-zero-shot) continue;; esac; \
-	  given="{\"dataset\": \"$$name\", \"rows\": \"$(ROWS)\", \"out\": \"runs/report\"}"; \
-	  mkdir -p "runs/studies/$$name"; \
-	  python workflow/run_notebooks.py "runs/studies/$$name" \
-	    "{\"nbs/study/14_statistics.ipynb\": $$given, \"nbs/study/16_comparison.ipynb\": $$given}" \
-	    > "runs/studies/$$name.log" 2>&1 || { python workflow/why.py $$? "runs/studies/$$name.log"; exit 1; }; \
-	done
-	@mkdir -p runs/studies/evidence
-	@given='{"rows": "$(ROWS)", "out": "runs/report"}'; \
-	python workflow/run_notebooks.py runs/studies/evidence \
-	  "{\"nbs/study/21_verdicts.ipynb\": $$given, \"nbs/study/19_senders.ipynb\": $$given}" \
-	  > runs/studies/evidence.log 2>&1 || { python workflow/why.py $$? runs/studies/evidence.log; exit 1; }
-	@ls $(ROWS)/*-names/studies.jsonl.gz > /dev/null 2>&1 || exit 0; mkdir -p runs/studies/names; \
-	python workflow/run_notebooks.py runs/studies/names \
-	  '{"nbs/study/24_names.ipynb": {"rows": "$(ROWS)", "out": "runs/report"}}' \
-	  > runs/studies/names.log 2>&1 || { python workflow/why.py $$? runs/studies/names.log; exit 1; }
+	@$(MAKE) --no-print-directory --jobs=2 reports
 	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
+
+# A report of each setting, and one of the claims
+reports: report-of-evidence $(if $(wildcard $(ROWS)/*-names/studies.jsonl.gz),report-of-names) \
+  $(filter-out %-names %-zero-shot %-wrong-labels,\
+  $(patsubst $(ROWS)/%/studies.jsonl.gz,report-of-%,$(wildcard $(ROWS)/*/studies.jsonl.gz)))
+
+report-of-evidence: override NOTEBOOKS = 21_verdicts 19_senders
+report-of-names: override NOTEBOOKS = 24_names 26_names_sensitivity
+report-of-%: override NOTEBOOKS = 14_statistics 16_comparison
+report-of-%:
+	@mkdir -p "runs/studies/$*"
+	@all=; given='{"rows": "$(ROWS)", "out": "runs/report"'; \
+	case "$*" in evidence|names) ;; *) given="$$given, \"dataset\": \"$*\"";; esac; \
+	for name in $(NOTEBOOKS); do all="$$all$${all:+, }\"nbs/study/$$name.ipynb\": $$given}"; done; \
+	python workflow/run_notebooks.py "runs/studies/$*" "{$$all}" > "runs/studies/$*.log" 2>&1 \
+	  || { python workflow/why.py $$? "runs/studies/$*.log"; exit 1; }
 
 # Hyper-parameters, searched on draws that no table reports; the results are constants in nbs/lib/defaults
 search: .venv/installed

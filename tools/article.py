@@ -28,6 +28,8 @@ from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import PAPER, PAPER_N_F, paper_gains
 from fashion_vae.study.comparison import sensitivity_effects
 from fashion_vae.study.registration import CLAIMS, SETTINGS, SettingRows, corrected, evaluate_claims, read_settings
+from fashion_vae.study.senders import N_F as SHARED_N_F
+from fashion_vae.study.senders import SPLITS
 from fashion_vae.study.statistics import ALPHA, MARGIN, PairedTests, by_draw, paired_tests
 from fashion_vae.study.verdicts import (
     change_text,
@@ -48,6 +50,7 @@ WORDS = {name: setting.words for name, setting in SETTINGS.items()}
 WORDS["N-tuned"] = f"{WORDS['N'].partition(',')[0]}, fine-tuned"  # its own words refer to those of N
 PAPER_NAMES = {"ERM": "ResNet-50", "os": "Oversampling×", "vae": "VAE sampling×"}
 DEMONSTRATION = "fashion-mnist-lt"
+OLD_SPLIT = next(name for name in SPLITS if name.endswith("group-none"))  # of P, by single photographs
 SEARCHES = ("search", "head_search")  # of hyper-parameters, in results/fashion-mnist-lt
 DATA_IN_WORDS = {"fashion-mnist-registered": "setting F", "fashion-mnist-lt": "the demonstration"}  # in captions
 SURE = ("equivalent", "not shown to be equivalent")
@@ -132,6 +135,14 @@ def claim(rows: Rows, setting: str, name: str, what: str = "difference") -> str:
         "part": result.part,
         "detectable": f"{result.tests.detectable:.1f}",
     }[what]
+
+
+def senders(rows: Rows, arm: str) -> str:  # points
+    "acc_h at n_f = 10 under a split of single photographs, less that under a split by sender."
+    made = read_lines(rows.root / "results" / OLD_SPLIT / "studies.jsonl.gz")
+    old = metrics_table([row for row in made if row["arm"] == arm])
+    new = rows.scored("P").query(f"arm == {arm!r} and n_f == {SHARED_N_F}")
+    return f"{old['acc_h'].mean() - new['acc_h'].mean():.1f}"
 
 
 def require(rows: Rows, setting: str, name: str, *verdict: str) -> str:  # C4,_n_f_=_5: C4 at one n_f
@@ -267,7 +278,8 @@ def others(rows: Rows) -> str:  # Markdown list
 
 def hours(rows: Rows, setting: str) -> str:
     "Core-hours of the runs of a setting, or of all settings and the search; each run had one thread."
-    total = search_seconds(rows) + run_seconds(rows, "runs", DEMONSTRATION) if setting == "all" else 0.0
+    beside = run_seconds(rows, "runs", DEMONSTRATION) + run_seconds(rows, "studies_runs", OLD_SPLIT)
+    total = search_seconds(rows) + beside if setting == "all" else 0.0
     total += sum(setting_seconds(rows, name) for name in (rows.settings if setting == "all" else [setting]))
     return f"{total / 3600:.1f}"
 
@@ -468,6 +480,7 @@ def cost_table(rows: Rows) -> str:
         lines.append([f"{name}: {WORDS[name]}", *size, f"{seconds / 3600:.1f}"])
     for words, kind, file, dataset in (
         ("F with one choice changed (†)", "sensitivity_runs", "sensitivity.jsonl.gz", SETTINGS["F"].dataset),
+        ("P at n_f = 10, split by single photographs", "studies_runs", "studies.jsonl.gz", OLD_SPLIT),
         ("the demonstration", "runs", "rows.jsonl", DEMONSTRATION),
     ):
         made = read_lines(rows.root / "results" / dataset / file)
@@ -586,7 +599,7 @@ FIELDS = {
     "value": value, "difference": difference, "equivalence": equivalence, "overfit": overfit, "claim": claim,
     "require": require, "design": design, "std": std, "varied": varied, "sureness": sureness,
     "survivors": survivors, "family": family, "latent": latent, "search": search,
-    "constant": constant, "paper": paper,
+    "constant": constant, "paper": paper, "senders": senders,
     "changes": changes, "others": others, "hours": hours, "see": see, "figure": figure, "table": table,
     "table-anchor": table_anchor,
 }  # fmt: skip

@@ -34,7 +34,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "evidence": ("study/21_verdicts",),
     "speed": ("study/15_speed",),
 }
-ONLY_ROWS = {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
+ONLY_ROWS = {"clothing-min200-group-none"} | {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
 ONLY_ROWS |= {NAME_SETTINGS[name].dataset for name in ("F", "P")}  # the search of their classifiers
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
@@ -50,7 +50,7 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
         *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
         *("clothing-min200/comparison", "fashion-mnist-registered/sensitivity_table"),
-        "clothing-min200/senders",
+        *("clothing-min200/senders", "clothing-min200/senders_worth"),
     ],
 }
 
