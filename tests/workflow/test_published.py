@@ -45,7 +45,9 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     "figures/README.md": ["fashion-mnist-lt/table2"],
     "figures/claims.md": [
         *("evidence/claims_short", "evidence/claims", "evidence/more_answers", "evidence/by_n_f", "evidence/gain"),
-        *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
+        "evidence/choices",
+        *(f"{setting}/gamma_differences" for setting in ("fashion-mnist-registered", "clothing-min200")),
+        *("evidence/verdicts", "evidence/test_images"),
     ],
     "figures/methods.md": [
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
