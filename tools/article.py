@@ -587,7 +587,7 @@ LEVELS = {  # blocks of Table 2
     "classifiers chosen by acc_h, and tuned oversampling": {
         "os-tuned50": "tuned oversampling ×50", "os-aug50": "tuned oversampling ×50, augmented",
         "vae50": "VAE sampling ×50", "crt50": "classifier re-training ×50", "mu50": "[x; μ] ×50, no noise",
-        "z50": "z alone ×50", "pca128": "principal components ×50", "aug50": "augmented views ×50",
+        "z50": "z alone ×50", "pca128": "principal components ×50", "aug50": "augmented images ×50",
         "la": "logit-adjusted loss", "ldam-drw": "LDAM-DRW",
     },
     "γ subtracted from the logits of common classes": {

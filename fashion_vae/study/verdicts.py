@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LEGEND', 'TUNING', 'FAILED', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS',
            'ANSWERS', 'CHANGES', 'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text',
-           'claim_order', 'claim_line', 'verdict_table', 'primary_settings', 'harmful_tuning', 'is_void', 'tuning_text',
-           'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval', 'image_table',
-           'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text', 'at_each_n_f',
-           'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text', 'n_primary', 'listed',
-           'sureness_text', 'gain_text', 'summary_text']
+           'claim_order', 'claim_line', 'primary_settings', 'harmful_tuning', 'is_void', 'verdict_line', 'tuning_text',
+           'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
+           'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text',
+           'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text', 'n_primary', 'listed',
+           'sureness_text', 'zero_inside', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -91,24 +91,6 @@ and mean recall equals accuracy. The draws of F share the images of common class
 do not cover the choice of these images.
 """
 
-# %% ../../nbs/study/21_verdicts.ipynb #381978bc
-def verdict_table(
-    by_measure: dict[str, dict[Key, ClaimResult]],
-    settings: dict[str, SettingRows],
-    best_head: str = BEST_HEAD,
-) -> str:  # Markdown
-    "All claims in all settings: the primary family, then the secondary claims, then what is left out."
-    results, text = by_measure["pooled acc_h"], []
-    family = {k for k, r in results.items() if r.claim.primary and SETTINGS[k[0]].primary}
-    for title, keys in (("Primary claims", family), ("Secondary: p is not corrected", set(results) - family)):
-        order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
-        lines = [claim_line(key, by_measure) for key in order]
-        text.append(f"**{title}.**\n\n{markdown_table(pd.DataFrame(lines), 3)}" if lines else "")
-    names = ", ".join(f"{name}: {given.setting.words}" for name, given in settings.items())
-    text += [f"{LEGEND}Settings: {names}. C10 compares `{best_head}`.\n"]
-    missing_lines = left_out(settings, best_head)
-    return "\n".join([*text, f"Not tested:\n\n{missing_lines}" if missing_lines else ""])
-
 # %% ../../nbs/study/21_verdicts.ipynb #21tune01
 TUNING = Claim("tuned oversampling > oversampling", "os-tuned{k}", "os{k}", n_f=ALL_N_F)  # not registered
 FAILED = "tuning failed"
@@ -132,6 +114,13 @@ def is_void(claim: str, given: SettingRows) -> bool:
     return CLAIMS.get(claim, TUNING).b == TUNING.a and bool(harmful_tuning(given))
 
 
+def verdict_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]], settings: dict[str, SettingRows]) -> dict:
+    "The line of a claim; without a verdict where tuning failed."
+    line, beside = claim_line(key, by_measure), [by for by in by_measure if by != "pooled acc_h"]
+    no_verdict = {"verdict": FAILED, "detectable": ""} | dict.fromkeys(beside, "–")
+    return line | no_verdict if is_void(key[1], settings[key[0]]) else line
+
+
 def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty if tuning never hurts
     "Where tuning of oversampling failed."
     text = ""
@@ -141,6 +130,24 @@ def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item;
             text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}),"
             text += " so that comparison is left out."
     return f"- **Is tuned oversampling better?**{text}\n" if text else ""
+
+# %% ../../nbs/study/21_verdicts.ipynb #381978bc
+def verdict_table(
+    by_measure: dict[str, dict[Key, ClaimResult]],
+    settings: dict[str, SettingRows],
+    best_head: str = BEST_HEAD,
+) -> str:  # Markdown
+    "All claims in all settings: the primary family, then the secondary claims, then what is left out."
+    results, text = by_measure["pooled acc_h"], []
+    family = {k for k, r in results.items() if r.claim.primary and SETTINGS[k[0]].primary}
+    for title, keys in (("Primary claims", family), ("Secondary: p is not corrected", set(results) - family)):
+        order = sorted(keys, key=lambda key: (claim_order(key[1]), list(SETTINGS).index(key[0])))
+        lines = [verdict_line(key, by_measure, settings) for key in order]
+        text.append(f"**{title}.**\n\n{markdown_table(pd.DataFrame(lines), 3)}" if lines else "")
+    names = ", ".join(f"{name}: {given.setting.words}" for name, given in settings.items())
+    text += [f"{LEGEND}Settings: {names}. C10 compares `{best_head}`.\n"]
+    missing_lines = left_out(settings, best_head)
+    return "\n".join([*text, f"Not tested:\n\n{missing_lines}" if missing_lines else ""])
 
 # %% ../../nbs/study/21_verdicts.ipynb #040f7ded
 def short_cell(key: Key, results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:
@@ -317,7 +324,9 @@ def n_f_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows])
     given, lines = primary_settings(settings), []
     for question, claim in (QUESTIONS | MORE_QUESTIONS).items():
         found = [(results.get((name, claim)), rows) for name, rows in given.items()]
-        lines.append([question, *(at_each_n_f(result.claim, rows) if result else "–" for result, rows in found)])
+        cells = [at_each_n_f(result.claim, rows) if result else "–" for result, rows in found]
+        failed = [f" ({FAILED})" * is_void(claim, rows) for rows in given.values()]
+        lines.append([question, *(cell + end for cell, end in zip(cells, failed, strict=True))])
     columns = [f"{rows.setting.words}, n_f = {', '.join(map(str, rows.setting.n_f))}" for rows in given.values()]
     return markdown_table(pd.DataFrame(lines, columns=["Does …", *columns]), 1 + len(columns))
 
@@ -385,16 +394,20 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
     return f"- **How sure are the equivalences?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure03
+def zero_inside(claim: Claim, given: SettingRows) -> str:  # e.g. (zero in the interval at n_f = 50)
+    "At which n_f the interval of a difference includes zero."
+    every = claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
+    wide = [str(n_f) for n_f, values in every.items() if paired_tests(values, given.overlap).p >= ALPHA]
+    return f" (zero in the interval at n_f = {' and '.join(wide)})" * bool(wide)
+
+
 def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty without oversampling
     "The gain over oversampling at each n_f, with and without a VAE."
     claims, parts = (CLAIMS["C1"], replace(CLAIMS["C1"], a="crt{k}")), []
     for given in primary_settings(settings).values():
         if not any(untestable(claim, given) for claim in claims):
-            gain, without = (at_each_n_f(claim, given) for claim in claims)
-            every = claim_differences(replace(claims[0], n_f=given.setting.n_f), given, claims[0].measure)
-            wide = [str(n_f) for n_f, values in every.items() if paired_tests(values, given.overlap).p >= ALPHA]
-            uncertain = f" (not shown at n_f = {' and '.join(wide)})" * bool(wide)
-            parts.append(f"{given.setting.words}: {gain} with a VAE{uncertain}, {without} without")
+            gains = [at_each_n_f(claim, given) + zero_inside(claim, given) for claim in claims]
+            parts.append(f"{given.setting.words}: {gains[0]} with a VAE, {gains[1]} without")
     n_f = ", ".join(map(str, ALL_N_F))
     return f"- **How large is the gain over oversampling?** At n_f = {n_f}, {'; '.join(parts)}.\n" if parts else ""
 
