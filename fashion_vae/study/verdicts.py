@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LEGEND', 'TUNING', 'FAILED', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS', 'WITHIN', 'QUESTIONS', 'MORE_QUESTIONS',
            'ANSWERS', 'CHANGES', 'PAIRS', 'RETRAINED', 'BEST', 'WITH_GAMMA', 'SUMMARY', 'VerdictsReport', 'p_text',
-           'claim_order', 'claim_line', 'verdict_table', 'harmful_tuning', 'is_void', 'tuning_text', 'short_cell',
-           'short_verdicts', 'gain_table', 'resampled_means', 'image_interval', 'image_table', 'mean_tests',
-           'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text', 'at_each_n_f', 'answer_table',
-           'n_f_table', 'not_run', 'changes_line', 'changes_text', 'n_primary', 'listed', 'sureness_text', 'gain_text',
-           'summary_text']
+           'claim_order', 'claim_line', 'verdict_table', 'primary_settings', 'harmful_tuning', 'is_void', 'tuning_text',
+           'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval', 'image_table',
+           'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text', 'at_each_n_f',
+           'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text', 'n_primary', 'listed',
+           'sureness_text', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -114,6 +114,11 @@ TUNING = Claim("tuned oversampling > oversampling", "os-tuned{k}", "os{k}", n_f=
 FAILED = "tuning failed"
 
 
+def primary_settings(settings: dict[str, SettingRows]) -> dict[str, SettingRows]:  # those that have rows
+    "The settings whose primary claims are corrected together."
+    return {name: given for name, given in settings.items() if given.setting.primary}
+
+
 def harmful_tuning(given: SettingRows) -> dict[int | str, float]:  # n_f -> points of acc_h, below zero
     "Where tuned oversampling lies below oversampling as in the paper, so that a comparison with it says nothing."
     if untestable(TUNING, given):
@@ -130,10 +135,11 @@ def is_void(claim: str, given: SettingRows) -> bool:
 def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty if tuning never hurts
     "Where tuning of oversampling failed."
     text = ""
-    for given in (given for given in settings.values() if given.setting.primary):
+    for given in primary_settings(settings).values():
         if means := harmful_tuning(given):
             numbers = ", ".join(f"{mean:+.1f} at n_f = {n_f}" for n_f, mean in means.items())
-            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}), so it is left out."
+            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}),"
+            text += " so that comparison is left out."
     return f"- **Is tuned oversampling better?**{text}\n" if text else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #040f7ded
@@ -166,7 +172,7 @@ INSTEAD = {
 def gain_table(settings: dict[str, SettingRows]) -> str:  # Markdown
     "What C1 finds at each n_f of the primary settings, and the same with other methods in the place of VAE sampling."
     claim, lines = replace(CLAIMS["C1"], n_f=ALL_N_F), []
-    for given in (given for given in settings.values() if given.setting.primary):
+    for given in primary_settings(settings).values():
         for method, arm in INSTEAD.items():
             differences = claim_differences(replace(claim, a=arm), given, claim.measure)
             tests = [paired_tests(values, given.overlap) for values in differences.values()]
@@ -297,7 +303,7 @@ def answer_table(
     questions: dict[str, str] = QUESTIONS,
 ) -> str:  # Markdown
     "The questions and their answers, a line each, with a column for each primary setting that has rows."
-    given, lines = {name: rows for name, rows in settings.items() if rows.setting.primary}, []
+    given, lines = primary_settings(settings), []
     for question, claim in questions.items():
         line = [one_answer(results[name, claim]) if (name, claim) in results else "–" for name in given]
         line = [FAILED if is_void(claim, rows) else cell for cell, rows in zip(line, given.values(), strict=True)]
@@ -308,14 +314,14 @@ def answer_table(
 
 def n_f_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown
     "The differences behind the answers at each n_f, a column for each primary setting that has rows."
-    given, lines = {name: rows for name, rows in settings.items() if rows.setting.primary}, []
+    given, lines = primary_settings(settings), []
     for question, claim in (QUESTIONS | MORE_QUESTIONS).items():
         found = [(results.get((name, claim)), rows) for name, rows in given.items()]
         lines.append([question, *(at_each_n_f(result.claim, rows) if result else "–" for result, rows in found)])
     columns = [f"{rows.setting.words}, n_f = {', '.join(map(str, rows.setting.n_f))}" for rows in given.values()]
     return markdown_table(pd.DataFrame(lines, columns=["Does …", *columns]), 1 + len(columns))
 
-
+# %% ../../nbs/study/21_verdicts.ipynb #4b62e816
 def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
     "The primary settings without rows."
     return [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
@@ -382,13 +388,13 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
 def gain_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty without oversampling
     "The gain over oversampling at each n_f, with and without a VAE."
     claims, parts = (CLAIMS["C1"], replace(CLAIMS["C1"], a="crt{k}")), []
-    for given in (given for given in settings.values() if given.setting.primary):
+    for given in primary_settings(settings).values():
         if not any(untestable(claim, given) for claim in claims):
             gain, without = (at_each_n_f(claim, given) for claim in claims)
             every = claim_differences(replace(claims[0], n_f=given.setting.n_f), given, claims[0].measure)
-            wide = [n_f for n_f, v in every.items() if paired_tests(v, given.overlap).p >= ALPHA]
-            open_ = f" (not shown at n_f = {' and '.join(map(str, wide))})" if wide else ""
-            parts.append(f"{given.setting.words}: {gain} with a VAE{open_}, {without} without")
+            wide = [str(n_f) for n_f, values in every.items() if paired_tests(values, given.overlap).p >= ALPHA]
+            uncertain = f" (not shown at n_f = {' and '.join(wide)})" * bool(wide)
+            parts.append(f"{given.setting.words}: {gain} with a VAE{uncertain}, {without} without")
     n_f = ", ".join(map(str, ALL_N_F))
     return f"- **How large is the gain over oversampling?** At n_f = {n_f}, {'; '.join(parts)}.\n" if parts else ""
 
