@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRIMARY_N_F', 'GAMMA', 'PRIMARY', 'AGAINST_Z', 'AGAINST_START', 'AGAINST_PERMUTED', 'NAME_CLAIMS', 'N_F', 'NO_IMAGES',
-           'DRAWS', 'SEEDS', 'ZERO', 'NAME_SETTINGS', 'MADE_UP_EFFECTS', 'EVERY_GAMMA', 'Key', 'QUESTIONS', 'LINES',
-           'NAME_LEGEND', 'joint_answer', 'is_small', 'name_claims', 'arms_of', 'made_up_names', 'check_complete',
-           'check_vectors', 'name_setting', 'name_settings_at_hand', 'corrected_names', 'evaluate_name_claims',
-           'name_answer', 'name_answers', 'figure_by_n_f', 'differences_by_n_f', 'name_verdicts', 'zero_shot_table',
-           'name_image_table']
+           'DRAWS', 'SEEDS', 'ZERO', 'NAME_SETTINGS', 'MADE_UP_EFFECTS', 'EVERY_GAMMA', 'Key', 'QUESTIONS', 'OPPONENTS',
+           'TOLD', 'MEANING', 'LINES', 'NAME_LEGEND', 'COSTS', 'joint_answer', 'is_small', 'name_claims', 'arms_of',
+           'made_up_names', 'check_complete', 'check_vectors', 'name_setting', 'name_settings_at_hand',
+           'corrected_names', 'evaluate_name_claims', 'name_answer', 'name_answers', 'section_5', 'figure_by_n_f',
+           'differences_by_n_f', 'name_verdicts', 'zero_shot_table', 'name_image_table', 'name_costs']
 
 # %% ../../nbs/study/24_names.ipynb #021a0145
 import hashlib
@@ -27,6 +27,7 @@ from ..lib.metrics import n_f_label
 from ..lib.names import NAME_SETS, NAMES_FILE, packaged_names
 from ..lib.plots import WIDTH
 from ..lib.report import format_ci, markdown_table
+from ..lib.rows import read_lines
 from ..results import read_rows
 from fashion_vae.study.registration import (
     MEASURES,
@@ -239,6 +240,44 @@ def name_answers(results: dict[Key, ClaimResult]) -> str:  # Markdown
     columns = ["question", *(NAME_SETTINGS[name].words for name in names)]
     return markdown_table(pd.DataFrame(lines, columns=columns), len(columns))
 
+# %% ../../nbs/study/24_names.ipynb #24sect01
+OPPONENTS = {  # primary claim -> what the joint VAE is compared with
+    "M1": "a VAE that knows no names",
+    "M2": "the same VAE with permuted names",
+    "M7": "the same VAE with one-hot codes",
+    "M3": "a linear classifier that starts at the names",
+}
+TOLD = {  # verdict -> sentence; {0} is the joint VAE
+    "supported": "{0} beats {1}.",
+    "contradicted": "{0} loses to {1}.",
+    "equivalent": f"{{0}} is equivalent to {{1}}, within {MARGIN:g} point.",
+    "not decided": "Whether {0} beats {1} is not decided.",
+}
+MEANING = {  # answer from all four claims -> conclusion
+    "yes": "So this joint VAE confirms the idea of section 5.",
+    "no": "So this joint VAE does not confirm the idea of section 5.",
+    "not decided": "So this joint VAE neither confirms nor refutes the idea of section 5.",
+}
+
+
+def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph for each primary setting
+    "What the primary claims say about section 5 of the paper."
+    text = []
+    for name, setting in ((name, setting) for name, setting in NAME_SETTINGS.items() if setting.primary):
+        own, sentences = {claim: results[name, claim] for claim in OPPONENTS}, []
+        for verdict, told in TOLD.items():
+            against = [
+                f"{OPPONENTS[c]} ({format_ci(r.tests.mean, *r.tests.interval)}{', small' * is_small(r)})"
+                for c, r in own.items() if r.verdict == verdict
+            ]  # fmt: skip
+            if against:
+                last = f" {'or' if verdict == 'not decided' else 'and'} ".join(against[-2:])
+                sentence = told.format("it" if sentences else "the joint VAE", ", ".join([*against[:-2], last]))
+                sentences.append(sentence[0].upper() + sentence[1:])
+        answer = joint_answer(own).split("**")[1]
+        text.append(f"**{setting.words[0].upper()}{setting.words[1:]}.** {' '.join(sentences)} {MEANING[answer]}")
+    return "\n\n".join(text)
+
 # %% ../../nbs/study/24_names.ipynb #24line02
 LINES = {  # methods of the figure -> their markers
     "z50": "o", "crt50": "s", "cada50": "D", "cada-permuted50": "v", "cada-onehot50": "<", "cada-random50": ">",
@@ -322,3 +361,21 @@ def name_image_table(given: SettingRows, results: dict[Key, ClaimResult], name: 
         cells = [format_ci(result.tests.mean, *interval) for interval in (result.tests.interval, ends)]
         lines.append([f"{claim_name}: {result.claim.text}", *cells])
     return markdown_table(pd.DataFrame(lines, columns=["claim", "over draws", "over test images"]))
+
+# %% ../../nbs/study/24_names.ipynb #24cost01
+COSTS = NAME_SETTINGS | {
+    "wrong": Setting("Fashion-MNIST, wrong labels", "fashion-mnist-registered-wrong-labels", (10,)),
+}
+
+
+def name_costs(rows: str) -> str:  # Markdown; empty if there are no rows
+    "Runs and hours of each setting, from the records beside the rows of a folder."
+    lines = []
+    for setting in COSTS.values():
+        path = resolve_path(rows) / setting.dataset / "studies_runs.jsonl"
+        if path.is_file():
+            runs = read_lines(path)
+            hours = sum(run["seconds"] for run in runs) / 3600
+            machines = ", ".join(sorted({run["machine"] for run in runs}))
+            lines.append([setting.words, f"{len(runs)}", f"{hours:.1f}", machines])
+    return markdown_table(pd.DataFrame(lines, columns=["data", "runs", "core-hours", "machine"])) if lines else ""

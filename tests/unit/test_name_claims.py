@@ -28,6 +28,7 @@ from fashion_vae.study.name_claims import (
     name_claims,
     name_image_table,
     name_settings_at_hand,
+    section_5,
     zero_shot_table,
 )
 from fashion_vae.study.names_sensitivity import name_variant_table
@@ -136,6 +137,33 @@ def test_a_supported_difference_below_the_margin_is_called_small():
     first, *single, last = (line.split("|")[2].strip() for line in name_answers(results).splitlines()[2:])
     assert first.startswith("**yes**, but M2 and M7 by less than 1 point") and "M1 and M2 and M3" in last
     assert all(cell.endswith(", small") for cell in single)
+
+
+@pytest.mark.parametrize(
+    "effects,told",
+    [
+        ({"cada50": 3.0}, ("The joint VAE beats a VAE that knows no names (+", "joint VAE confirms")),
+        ({}, ("The joint VAE is equivalent to a VAE that knows no names (", "does not confirm")),
+        ({"cada50": 3.0, "textinit": 6.0}, ("It loses to a linear classifier that starts at the", "does not confirm")),
+        ({"z50": -3.0}, ("It is equivalent to the same VAE with permuted names (", "does not confirm")),
+    ],
+)
+def test_section_5_is_told_from_the_verdicts(effects, told):
+    paragraphs = section_5(evaluate_name_claims(made_up(effects))).split("\n\n")
+    assert [p.split(".**")[0] for p in paragraphs] == ["**Fashion-MNIST", "**Photographs"]
+    assert all(words in p and p.count("(") == len(PRIMARY_NAMES) for words in told for p in paragraphs)
+
+
+def test_section_5_stays_open_if_a_claim_is_not_decided():
+    results = evaluate_name_claims(made_up({"cada50": 3.0}))
+    results["F", "M3"] = replace(results["F", "M3"], verdict="not decided")
+    first, second = section_5(results).split("\n\n")
+    assert "Whether it beats a linear classifier that starts at the names (+" in first
+    assert "neither confirms nor refutes" in first and "neither" not in second
+
+
+def test_a_small_gain_is_called_small_in_the_conclusion():
+    assert section_5(evaluate_name_claims(made_up({"cada50": 0.6}, std=0.05))).count(", small)") == 8
 
 
 def test_without_rare_images_claims_are_on_the_area_over_all_gamma():
