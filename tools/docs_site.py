@@ -24,7 +24,8 @@ from fashion_vae.lib.files import atomic_write, project_root
 
 STYLE = "article/site.css"
 SECTIONS = {  # of the list of pages -> its sources
-    "Read": ("README.md", "README.ko.md", "article/article.html", "figures/README.md"),
+    "Read": ("README.md", "README.ko.md", "article/article.html"),
+    "Results": ("figures/*.md",),
     "Use": ("docs/running.md", "docs/photographs.md", "docs/tool.md"),
     "Judge": ("docs/differences.md", "docs/checklists.md", "docs/speed.md", "docs/reliability.md"),
     "Notebooks": ("nbs/[0-9]*.ipynb",),
@@ -33,9 +34,7 @@ SECTIONS = {  # of the list of pages -> its sources
     "Library": ("nbs/lib/*.ipynb",),
 }
 API = "api.html"
-TITLES = {
-    "README.md": "Start", "README.ko.md": "한국어", "article/article.html": "Article", "figures/README.md": "Results",
-}  # fmt: skip
+TITLES = {"README.md": "Start", "README.ko.md": "한국어", "article/article.html": "Article"}
 LANGUAGES = {"README.ko.md": "ko"}
 LINK = re.compile(r'\b(href|src)="([^"]*)"')
 HEADING = re.compile(r'<h([1-3])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
@@ -73,7 +72,7 @@ def list_pages(root: Path) -> list[Page]:
 
 def first_heading(path: Path) -> str:
     "The title of a text."
-    return re.search(r"^# +(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    return re.search(r"^# +(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1].replace("`", "")
 
 
 # from a source to the body of a page

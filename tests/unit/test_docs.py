@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXTS = sorted([ROOT / "README.md", ROOT / "README.ko.md", *ROOT.glob("docs/*.md"), ROOT / "figures/README.md"])
+TEXTS = sorted([ROOT / "README.md", ROOT / "README.ko.md", *ROOT.glob("docs/*.md"), *ROOT.glob("figures/*.md")])
 NOTEBOOKS = sorted(path for path in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
 BLOCK = re.compile(r"<!-- (/?)([\w./-]+) -->")

@@ -44,13 +44,17 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
         *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
         *("speed/precision", "speed/network", "speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
     ],
-    "figures/README.md": [
-        "fashion-mnist-lt/table2",
-        *("evidence/more_answers", "evidence/by_n_f", "evidence/claims", "evidence/claims_short", "evidence/gain"),
+    "figures/README.md": ["fashion-mnist-lt/table2"],
+    "figures/claims.md": [
+        *("evidence/claims_short", "evidence/claims", "evidence/more_answers", "evidence/by_n_f", "evidence/gain"),
         *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
+    ],
+    "figures/methods.md": [
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
-        *("clothing-min200/comparison", "fashion-mnist-registered/sensitivity_table"),
-        *("clothing-min200/senders", "clothing-min200/senders_worth"),
+        "clothing-min200/comparison",
+    ],
+    "figures/choices.md": [
+        *("fashion-mnist-registered/sensitivity_table", "clothing-min200/senders", "clothing-min200/senders_worth"),
     ],
 }
 
