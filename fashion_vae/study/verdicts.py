@@ -101,12 +101,12 @@ def primary_settings(settings: dict[str, SettingRows]) -> dict[str, SettingRows]
     return {name: given for name, given in settings.items() if given.setting.primary}
 
 
-def harmful_tuning(given: SettingRows) -> dict[int | str, float]:  # n_f -> points of acc_h, below zero
-    "Where tuned oversampling lies below oversampling as in the paper, so that a comparison with it says nothing."
+def harmful_tuning(given: SettingRows) -> dict[int | str, float]:  # n_f -> points of acc_h
+    "Where tuned oversampling lies more than the margin below untuned: a comparison with it says nothing."
     if untestable(TUNING, given):
         return {}
     means = {n_f: values.mean() for n_f, values in claim_differences(TUNING, given, TUNING.measure).items()}
-    return {n_f: mean for n_f, mean in means.items() if mean < 0}
+    return {n_f: mean for n_f, mean in means.items() if mean < -MARGIN}
 
 
 def is_void(claim: str, given: SettingRows) -> bool:

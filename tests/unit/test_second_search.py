@@ -47,7 +47,7 @@ def test_the_rows_of_the_changed_methods_alone_are_replaced(settings, first):
 
 def test_each_method_stands_with_both_pairs_and_without(settings, first):
     lines = cells(pairs_of_both(settings["P"], first))
-    assert [line[2] for line in lines] == ["first search", "both searches", "not tuned"] * 2
+    assert [line[2] for line in lines] == ["first search", "both searches", "shared pair"] * 2
     assert [line[3] for line in lines] == ["0.08", "0.02", "0.02"] * 2
     assert lines[2][0] == "oversampling ×50" and lines[5][0] == "ERM"
     before, present, untuned = ([float(cell) for cell in line[5:]] for line in lines[:3])
