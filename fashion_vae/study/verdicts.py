@@ -8,8 +8,8 @@ __all__ = ['LEGEND', 'TUNING', 'FAILED', 'INSTEAD', 'Means', 'CHOICES_IN_WORDS',
            'claim_order', 'claim_line', 'primary_settings', 'harmful_tuning', 'is_void', 'verdict_line', 'tuning_text',
            'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
            'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text',
-           'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text', 'n_primary', 'listed',
-           'sureness_text', 'zero_inside', 'gain_text', 'summary_text']
+           'every_n_f', 'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text',
+           'n_primary', 'listed', 'sureness_text', 'zero_inside', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -298,10 +298,14 @@ def change_text(results: dict[Key, ClaimResult], name: str) -> str:
     return f"{'; '.join(parts)}." if claims else ""
 
 # %% ../../nbs/study/21_verdicts.ipynb #4b62e815
+def every_n_f(claim: Claim, given: SettingRows) -> dict[int | str, np.ndarray]:  # n_f -> points, (J, S)
+    "The differences of a claim at every n_f of a setting."
+    return claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
+
+
 def at_each_n_f(claim: Claim, given: SettingRows) -> str:  # e.g. +2.0, +0.4
     "The mean difference of a claim at every n_f of a setting."
-    every = claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
-    return ", ".join(f"{values.mean():+.1f}" for values in every.values())
+    return ", ".join(f"{values.mean():+.1f}" for values in every_n_f(claim, given).values())
 
 
 def answer_table(
@@ -396,8 +400,8 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
 # %% ../../nbs/study/21_verdicts.ipynb #21sure03
 def zero_inside(claim: Claim, given: SettingRows) -> str:  # e.g. (zero in the interval at n_f = 50)
     "At which n_f the interval of a difference includes zero."
-    every = claim_differences(replace(claim, n_f=given.setting.n_f), given, claim.measure)
-    wide = [str(n_f) for n_f, values in every.items() if paired_tests(values, given.overlap).p >= ALPHA]
+    tests = {n_f: paired_tests(values, given.overlap) for n_f, values in every_n_f(claim, given).items()}
+    wide = [str(n_f) for n_f, test in tests.items() if test.p >= ALPHA]
     return f" (zero in the interval at n_f = {' and '.join(wide)})" * bool(wide)
 
 
