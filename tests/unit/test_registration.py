@@ -496,16 +496,16 @@ def test_a_tuned_baseline_that_is_worse_than_the_untuned_one_is_named(results, s
         assert bool(tuning_text({"P": replace(given, scored=little)})) == (below > MARGIN)
     failed = settings | {"P": replace(given, scored=worse)}
     lines = cells(answer_table(results, failed))
-    assert [line[2] == "tuning failed" for line in lines[1:]] == [claim == "C12" for claim in QUESTIONS.values()]
+    assert [line[2] == "tuning did not help" for line in lines[1:]] == [claim == "C12" for claim in QUESTIONS.values()]
     short = short_verdicts(results, failed)
-    assert [line[0][:4] for line in cells(short) if "tuning failed" in line] == ["C12:"]
-    named = [line[2].endswith(" (tuning failed)") for line in cells(n_f_table(results, failed))[1:]]
+    assert [line[0][:4] for line in cells(short) if "tuning did not help" in line] == ["C12:"]
+    named = [line[2].endswith(" (tuning did not help)") for line in cells(n_f_table(results, failed))[1:]]
     assert named == [claim == "C12" for claim in (QUESTIONS | MORE_QUESTIONS).values()]
     by_measure = dict.fromkeys(MEASURES, results)
     line = verdict_line(("P", "C12"), by_measure, failed)
-    assert line["verdict"] == "tuning failed" and "supported" not in line.values()
+    assert line["verdict"] == "tuning did not help" and "supported" not in line.values()
     assert verdict_line(("P", "C12"), by_measure, settings)["verdict"] == "**supported**"
-    assert "failed" not in answer_table(results, settings) + short_verdicts(results, settings)
+    assert "did not help" not in answer_table(results, settings) + short_verdicts(results, settings)
 
 
 def test_the_interval_over_test_images_is_that_of_the_tested_part(settings, results):
