@@ -11,7 +11,7 @@ import pandas as pd
 from ..lib.arms import in_order, parse_arm
 from ..lib.files import resolve_path
 from ..lib.metrics import n_f_label
-from ..lib.report import markdown_table
+from ..lib.report import format_ci, markdown_table
 from ..results import read_rows
 from fashion_vae.study.registration import (
     BEST_HEAD,
@@ -24,7 +24,7 @@ from fashion_vae.study.registration import (
     setting_rows,
 )
 from .search import MEASURES, searched_arm
-from .verdicts import claim_order, short_cell
+from .verdicts import UNHELPFUL, claim_order, short_cell
 
 # %% ../../nbs/study/27_second_search.ipynb #27sec007
 SETTING = "P"
@@ -75,6 +75,9 @@ def claims_of_both(settings: dict[str, SettingRows], first: list[dict]) -> str: 
         key, compared = (SETTING, name), {arm for side in claim.arms(given.setting) for arm in side}
         if key in results[BOTH] and compared & arms:
             cells = [short_cell(key, results[words], by_search[words]) for words in by_search]
+            differences = (results[words][key].tests for words in by_search)
+            cells = [f"{cell} ({format_ci(t.mean, *t.interval)})" if cell == UNHELPFUL else cell
+                     for cell, t in zip(cells, differences, strict=True)]  # fmt: skip
             lines.append([f"{name}: {claim.text}", *cells])
     lines.sort(key=lambda line: claim_order(line[0].split(":")[0]))
     return markdown_table(pd.DataFrame(lines, columns=["claim", *by_search]))
