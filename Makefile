@@ -41,7 +41,7 @@ endif
 # A report of each setting, and one of the claims
 reports: report-of-evidence $(patsubst $(ROWS)/%/studies.jsonl.gz,report-of-%,$(wildcard $(ROWS)/*/studies.jsonl.gz))
 
-report-of-evidence: override NOTEBOOKS = 21_verdicts 19_senders
+report-of-evidence: override NOTEBOOKS = 21_verdicts 27_second_search 19_senders
 report-of-%: override NOTEBOOKS = 14_statistics 16_comparison
 report-of-%:
 	@mkdir -p "runs/studies/$*"
