@@ -93,7 +93,7 @@ do not cover the choice of these images.
 
 # %% ../../nbs/study/21_verdicts.ipynb #21tune01
 TUNING = Claim("tuned oversampling > oversampling", "os-tuned{k}", "os{k}", n_f=ALL_N_F)  # not registered
-UNHELPFUL = "tuning did not help"
+UNHELPFUL = "no verdict: tuning did not help"
 
 
 def primary_settings(settings: dict[str, SettingRows]) -> dict[str, SettingRows]:  # those that have rows
@@ -122,14 +122,16 @@ def verdict_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]], settin
 
 
 def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty if tuning never hurts
-    "Where tuning of oversampling did not help."
-    text = ""
-    for given in primary_settings(settings).values():
-        if means := harmful_tuning(given):
-            numbers = ", ".join(f"{mean:+.1f} at n_f = {n_f}" for n_f, mean in means.items())
-            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}),"
-            text += " so that comparison is left out."
-    return f"- **Is tuned oversampling better?**{text}\n" if text else ""
+    "What tuning changes for oversampling at each n_f."
+    own = [given for given in primary_settings(settings).values() if not untestable(TUNING, given)]
+    if not any(harmful_tuning(given) for given in own):
+        return ""
+    parts = [
+        f"{given.setting.words}: {at_each_n_f(TUNING, given)}"
+        + ", so the comparison with VAE sampling has no verdict there" * bool(harmful_tuning(given)) for given in own
+    ]  # fmt: skip
+    n_f = ", ".join(map(str, ALL_N_F))
+    return f"- **Does tuning help oversampling?** At n_f = {n_f}, {'; '.join(parts)}.\n"
 
 # %% ../../nbs/study/21_verdicts.ipynb #381978bc
 def verdict_table(
@@ -343,9 +345,10 @@ def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
 def changes_line(results: dict[Key, ClaimResult]) -> str:  # Markdown list item
     "How many verdicts stay in the other settings."
     counts = {words: changed_verdicts(results, name) for words, name in CHANGES.items()}
-    parts = [f"{len(all_) - len(changed)} of {len(all_)} {words}" for words, (all_, changed) in counts.items() if all_]
+    parts = [f"{len(all_) - len(changed)} of the {len(all_)} tested {words}"
+             for words, (all_, changed) in counts.items() if all_]  # fmt: skip
     absent = "".join(f" Not run yet: the claims on {words}." for words in not_run(results))
-    return f"- **Do verdicts stay in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
+    return f"- **How many verdicts stay the same in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
 
 
 def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
