@@ -431,7 +431,7 @@ SUMMARY = {  # claim -> what it asks, and its sentence if supported, contradicte
            f"{RETRAINED} matches VAE sampling within {MARGIN:g} point, on average over n_f"),
     "C10": (f"{BEST} beats plain fine-tuning {WITH_GAMMA}", f"{BEST} beats plain fine-tuning {WITH_GAMMA}",
             f"plain fine-tuning beats {BEST} {WITH_GAMMA}",
-            f"{WITH_GAMMA}, plain fine-tuning matches {BEST} within {MARGIN:g} point"),
+            f"plain fine-tuning matches {BEST} within {MARGIN:g} point, {WITH_GAMMA}"),
 }  # fmt: skip
 
 
@@ -448,6 +448,6 @@ def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
         if [results[name, c].verdict for c in ("C1", "C4") if (name, c) in results] == ["supported", "equivalent"]:
             sentences.insert(2, "So about the same gain is reached without the VAE.")
         if text and {results[name, c].verdict for c in SUMMARY if (name, c) in results} == {"not decided"}:
-            sentences = ["None of these comparisons is decided."]
+            sentences = ["The intervals are too wide to decide any of these comparisons."]
         text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
     return text
