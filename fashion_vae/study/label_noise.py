@@ -51,7 +51,7 @@ def flipped_labels(
     others: dict[int, list[int]],  # from other_classes
     rng: Rng,
 ) -> np.ndarray:  # (N,)
-    "Labels of which a share is wrong. With a larger share, the same images and others are wrong."
+    "Labels of which a share is wrong. A larger share includes the images of a smaller one."
     check_choice("way", way, WAYS)
     flipped, seed = y.copy(), rng("labels", way).initial_seed()
     for c, allowed in others.items():
