@@ -43,7 +43,7 @@ reports: report-of-evidence $(if $(wildcard $(ROWS)/*-names/studies.jsonl.gz),re
   $(filter-out %-names %-zero-shot %-wrong-labels,\
   $(patsubst $(ROWS)/%/studies.jsonl.gz,report-of-%,$(wildcard $(ROWS)/*/studies.jsonl.gz)))
 
-report-of-evidence: override NOTEBOOKS = 21_verdicts 19_senders
+report-of-evidence: override NOTEBOOKS = 21_verdicts 27_second_search 19_senders
 report-of-names: override NOTEBOOKS = 24_names 26_names_sensitivity
 report-of-%: override NOTEBOOKS = 14_statistics 16_comparison
 report-of-%:

@@ -587,7 +587,7 @@ LEVELS = {  # blocks of Table 2
     "classifiers chosen by acc_h, and tuned oversampling": {
         "os-tuned50": "tuned oversampling ×50", "os-aug50": "tuned oversampling ×50, augmented",
         "vae50": "VAE sampling ×50", "crt50": "classifier re-training ×50", "mu50": "[x; μ] ×50, no noise",
-        "z50": "z alone ×50", "pca128": "principal components ×50", "aug50": "augmented views ×50",
+        "z50": "z alone ×50", "pca128": "principal components ×50", "aug50": "augmented images ×50",
         "la": "logit-adjusted loss", "ldam-drw": "LDAM-DRW",
     },
     "γ subtracted from the logits of common classes": {
@@ -617,7 +617,7 @@ CLAIMS_KO = {
     "C5": "VAE 샘플링 > [x; μ]",
     "C10": "LDAM-DRW > 일반 미세 조정(두 방법 모두 γ 적용)",
 }
-FAILED_KO = "하이퍼파라미터 탐색 실패"
+UNHELPFUL_KO = "탐색으로 개선되지 않음"
 SUMMARY_KO = {  # claim -> sentence if supported, contradicted, equivalent, not decided
     "C1": ("논문의 절차를 따르면 VAE 샘플링은 오버샘플링보다 acc_h가 높다(n_f = 10, 30, 50 모두).",
            "논문의 절차를 따르면 n_f = 10, 30, 50 중 하나 이상에서 오버샘플링이 VAE 샘플링보다 acc_h가 높다.",
@@ -654,7 +654,8 @@ def answer_ko(rows: Rows) -> str:
         results = {name: rows.claims[name, claim] for name in SETTINGS_KO}
         cells = {name: f"**{VERDICTS_KO[result.verdict]}** {format_ci(result.tests.mean, *result.tests.interval)}"
                  for name, result in results.items()}  # fmt: skip
-        lines.append([words, *(FAILED_KO if is_void(claim, rows.settings[n]) else cell for n, cell in cells.items())])
+        cells |= {name: UNHELPFUL_KO for name in cells if is_void(claim, rows.settings[name])}
+        lines.append([words, *cells.values()])
     text.append(markdown_table(pd.DataFrame(lines, columns=["가설", *SETTINGS_KO.values()])))
     text.append("처음 두 가설에는 차이를 표준 오차로 나눈 값이 가장 작은 n_f의 결과를,"
                 " 나머지에는 n_f에 대한 평균을 적었다.")  # fmt: skip

@@ -108,7 +108,7 @@ add_kind("dec", "decoded samples {k}", family, "x", **study)
 add_kind("cvae", "conditional VAE {k}", family, "x", reference="Sohn et al. 2015", **study)
 add_kind("dc", "distribution calibration", family, "x", fixed_k="bal", reference="Yang et al. 2021", **single)
 family = "augmented images"
-add_kind("aug", "augmented views {k}", family, "x", "#66a61e", study_k=(50,), claimed=("main",))
+add_kind("aug", "augmented images {k}", family, "x", "#66a61e", study_k=(50,), claimed=("main",))
 family = "closed form"
 add_kind("ncm", "nearest class mean", family, "x", linear=False, reference="Wang et al. 2019", **single)
 add_kind("lda", "linear discriminant analysis", family, "x", reference="Ledoit and Wolf 2004", **single)

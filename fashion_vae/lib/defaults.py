@@ -160,9 +160,9 @@ TUNED = {  # (network, epochs) -> kind of arm -> learning rate, weight decay
     },
     ("tf_efficientnet_lite0", 5): {
         "plain-tuned": (0.02, 5e-5),
-        "os-tuned": (0.02, 5e-2),
-        "plain-tuned-gamma": (0.02, 5e-3),
-        "os-tuned-gamma": (0.005, 5e-4),
+        "os-tuned": (0.005, 5e-5),
+        "plain-tuned-gamma": (0.02, 5e-2),
+        "os-tuned-gamma": (0.02, 5e-4),
     },
 }
 

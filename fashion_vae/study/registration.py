@@ -97,7 +97,7 @@ CLAIMS = {
     "C6": Claim("VAE sampling > logit-adjusted loss", "vae{one}", "la"),
     "C7": Claim("z alone > VAE sampling", "z{k}", "vae{k}"),
     "C8": Claim("z alone > 128 principal components", "z50", "pca128"),
-    "C9": Claim("VAE sampling > augmented views", "vae{one}", "aug{one}"),
+    "C9": Claim("VAE sampling > augmented images", "vae{one}", "aug{one}"),
     "C10": Claim("LDAM-DRW > ERM, both with γ", "", "plain-tuned-gamma", ending="_gamma", primary=True),
     "C11": Claim("tuned oversampling with augmentation > VAE sampling", "os-aug{one}", "vae{one}"),
     "C12": Claim("VAE sampling > tuned oversampling", "vae{k}", "os-tuned{k}"),

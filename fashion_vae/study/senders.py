@@ -102,5 +102,5 @@ def worth_table(
             line.append(format_difference(gain, split_overlap(rows[setting])) if arm.name != BASELINE else "")
         lines.append(line)
     measures = ("acc_h", "acc", "acc_h less ERM")
-    columns = [f"{measure}, {words}" for measure in measures for words in ("photographs", "senders")]
+    columns = [f"{measure}, {words}" for measure in measures for words in ("split by photographs", "by senders")]
     return markdown_table(pd.DataFrame(lines, columns=["method", *columns]))

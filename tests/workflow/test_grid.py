@@ -24,6 +24,8 @@ from fashion_vae.lib import arms
 from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # The settings, the runs and the stages
 
 
@@ -53,6 +55,16 @@ def test_the_studies_have_draws_of_their_own(make_grid):
 def test_a_label_and_the_length_of_training_keep_results_apart(make_grid):
     assert make_grid(label="few", n_f=[1, 2]).name == "fashion-mnist-lt-few"
     assert make_grid(epochs=50).name == "fashion-mnist-lt-50ep"
+
+
+EVIDENCE = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "workflow/evidence").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("setting", sorted(name for name, config in EVIDENCE.items() if "arms" in config))
+def test_the_evidence_asks_for_arms_that_its_setting_has(setting, make_grid):
+    given, asked = make_grid(**EVIDENCE[setting]).config, map(arms.parse_arm, EVIDENCE[setting]["arms"].split())
+    reasons = {arm.name: arms.not_available(arm, given.features, given.protocol) for arm in asked}
+    assert set(reasons.values()) == {""}, reasons
 
 
 def test_the_arms_of_a_study_can_be_chosen(make_grid):

@@ -31,7 +31,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "fashion-mnist-lt": ("04_results",),
     "fashion-mnist-registered": STUDIES,
     "clothing-min200": (*STUDIES, "study/19_senders"),
-    "evidence": ("study/21_verdicts",),
+    "evidence": ("study/21_verdicts", "study/27_second_search"),
     "speed": ("study/15_speed",),
 }
 ONLY_ROWS = {"clothing-min200-group-none"} | {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
@@ -47,11 +47,13 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     "figures/README.md": ["fashion-mnist-lt/table2"],
     "figures/claims.md": [
         *("evidence/claims_short", "evidence/claims", "evidence/more_answers", "evidence/by_n_f", "evidence/gain"),
-        *("evidence/choices", "evidence/verdicts", "evidence/test_images"),
+        "evidence/choices",
+        *(f"{setting}/gamma_differences" for setting in ("fashion-mnist-registered", "clothing-min200")),
+        *("evidence/verdicts", "evidence/test_images"),
     ],
     "figures/methods.md": [
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
-        "clothing-min200/comparison",
+        *("clothing-min200/comparison", "evidence/pairs_of_both", "evidence/claims_of_both"),
     ],
     "figures/choices.md": [
         *("fashion-mnist-registered/sensitivity_table", "clothing-min200/senders", "clothing-min200/senders_worth"),
