@@ -274,13 +274,17 @@ def one_answer(result: ClaimResult) -> str:  # a cell
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
 # %% ../../nbs/study/21_verdicts.ipynb #be491850
-CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "on photographs as imbalanced as they are": "N",
-           "on photographs as imbalanced as they are, with fine-tuning": "N-tuned"}  # fmt: skip
+CHANGES = {
+    "at 50 epochs": "F-50",
+    "at n_f = 1 to 3": "F-few",
+    "on photographs as imbalanced as they are, with published weights": "N",
+    "on these photographs with fine-tuning": "N-tuned",
+}
 
 
 def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > d”
-    "Claims by what they say."
-    texts = [f"“{result.claim.text}”" for result in results]
+    "Claims by what they say; a claim on C1 says what C1 says."
+    texts = [f"“{result.claim.text.replace('C1', CLAIMS['C1'].text)}”" for result in results]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
@@ -351,8 +355,9 @@ def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
 def changes_line(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
     "How many of F's decided verdicts stay in the other settings, and what becomes of the rest."
     counts = {words: changed_verdicts(results, settings, name) for words, name in CHANGES.items()}
-    parts = [f"{len(all_) - len(changed)} of {len(all_)} {words}" for words, (all_, changed) in counts.items() if all_]
-    compared = f"Of those that are decided on Fashion-MNIST and tested there: {', '.join(parts)}."
+    parts = [f"{len(all_) - len(changed)} of the {len(all_)} tested {words}"
+             for words, (all_, changed) in counts.items() if all_]  # fmt: skip
+    compared = f"Of those that are decided on Fashion-MNIST: {', '.join(parts)}."
     became = Counter(result.verdict for _, changed in counts.values() for result in changed)
     rest = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in became.most_common()]
     text = (compared if parts else "None was run.") + f" Of the rest, {' and '.join(rest)}." * bool(rest)

@@ -397,11 +397,12 @@ def test_settings_without_rows_are_named(results, settings):
     assert changes.startswith("- Not run yet: whether verdicts change at 50 epochs, or at n_f = 1 to 3, or on ")
     assert claims == "- Not run yet: the claims on photographs."
     n, changed = (len(found) for found in changed_verdicts(of_two, settings, "N"))
-    line = f"tested there: {n - changed} of {n} on photographs as imbalanced as they are."
+    words = "photographs as imbalanced as they are, with published weights"
+    line = f"Fashion-MNIST: {n - changed} of the {n} tested on {words}."
     text = changes_line(of_two, settings)
     assert line in text and text.endswith(" Not run yet: the claims on photographs.\n")
     text = changes_line(results, settings)
-    assert len(re.findall(r"\d of \d", text)) == len(SETTINGS) - 2 and "Not run" not in text
+    assert len(re.findall(r"\d of the \d", text)) == len(SETTINGS) - 2 and "Not run" not in text
     text = changes_text(results, settings)
     assert "Not run yet" not in text and text.count("\n") == len(SETTINGS) - 2
     assert answer_table(of_two, {"F": settings["F"], "N": settings["N"]}).splitlines()[0].count("Fashion-MNIST") == 1
