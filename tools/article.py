@@ -617,7 +617,7 @@ CLAIMS_KO = {
     "C5": "VAE 샘플링 > [x; μ]",
     "C10": "LDAM-DRW > 일반 미세 조정(두 방법 모두 γ 적용)",
 }
-UNHELPFUL_KO = "탐색으로 개선되지 않음"
+UNHELPFUL_KO = "판정 제외: 탐색으로 개선되지 않음"
 SUMMARY_KO = {  # claim -> sentence if supported, contradicted, equivalent, not decided
     "C1": ("논문의 절차를 따르면 VAE 샘플링은 오버샘플링보다 acc_h가 높다(n_f = 10, 30, 50 모두).",
            "논문의 절차를 따르면 n_f = 10, 30, 50 중 하나 이상에서 오버샘플링이 VAE 샘플링보다 acc_h가 높다.",

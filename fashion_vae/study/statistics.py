@@ -164,7 +164,7 @@ POWER = 0.8
 def power(noncentrality: float, df: int) -> float:  # noncentrality: true difference over its standard error
     "Probability that a two-sided t test rejects at 0.05."
     critical = t.ppf(1 - ALPHA / 2, df)
-    return float(nct.sf(critical, df, noncentrality) + nct.cdf(-critical, df, noncentrality))
+    return float(nct.sf(critical, df, noncentrality) + nct.sf(critical, df, -noncentrality))  # cdf has gaps in scipy
 
 
 @cache

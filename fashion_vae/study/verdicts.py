@@ -93,7 +93,7 @@ do not cover the choice of these images.
 
 # %% ../../nbs/study/21_verdicts.ipynb #21tune01
 TUNING = Claim("tuned oversampling > oversampling", "os-tuned{k}", "os{k}", n_f=ALL_N_F)  # not registered
-UNHELPFUL = "tuning did not help"
+UNHELPFUL = "no verdict: tuning did not help"
 
 
 def primary_settings(settings: dict[str, SettingRows]) -> dict[str, SettingRows]:  # those that have rows
@@ -101,17 +101,16 @@ def primary_settings(settings: dict[str, SettingRows]) -> dict[str, SettingRows]
     return {name: given for name, given in settings.items() if given.setting.primary}
 
 
-def harmful_tuning(given: SettingRows) -> dict[int | str, float]:  # n_f -> points of acc_h
-    "Where tuned oversampling lies more than the margin below untuned: a comparison with it says nothing."
+def harmful_tuning(given: SettingRows) -> bool:
+    "Does tuned oversampling lie more than the margin below untuned at some n_f? Then a comparison says nothing."
     if untestable(TUNING, given):
-        return {}
-    means = {n_f: values.mean() for n_f, values in claim_differences(TUNING, given, TUNING.measure).items()}
-    return {n_f: mean for n_f, mean in means.items() if mean < -MARGIN}
+        return False
+    return any(values.mean() < -MARGIN for values in claim_differences(TUNING, given, TUNING.measure).values())
 
 
 def is_void(claim: str, given: SettingRows) -> bool:
     "Does a claim compare with tuned oversampling where tuning did not help?"
-    return CLAIMS.get(claim, TUNING).b == TUNING.a and bool(harmful_tuning(given))
+    return CLAIMS.get(claim, TUNING).b == TUNING.a and harmful_tuning(given)
 
 
 def verdict_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]], settings: dict[str, SettingRows]) -> dict:
@@ -122,14 +121,16 @@ def verdict_line(key: Key, by_measure: dict[str, dict[Key, ClaimResult]], settin
 
 
 def tuning_text(settings: dict[str, SettingRows]) -> str:  # Markdown list item; empty if tuning never hurts
-    "Where tuning of oversampling did not help."
-    text = ""
-    for given in primary_settings(settings).values():
-        if means := harmful_tuning(given):
-            numbers = ", ".join(f"{mean:+.1f} at n_f = {n_f}" for n_f, mean in means.items())
-            text += f" On {given.setting.words} it lies below untuned oversampling ({numbers}),"
-            text += " so that comparison is left out."
-    return f"- **Is tuned oversampling better?**{text}\n" if text else ""
+    "What tuning changes for oversampling at each n_f."
+    own = [given for given in primary_settings(settings).values() if not untestable(TUNING, given)]
+    if not any(harmful_tuning(given) for given in own):
+        return ""
+    parts = [
+        f"{given.setting.words}: {at_each_n_f(TUNING, given)}"
+        + ", so the comparison with VAE sampling has no verdict there" * harmful_tuning(given) for given in own
+    ]  # fmt: skip
+    n_f = ", ".join(map(str, ALL_N_F))
+    return f"- **Does tuning help oversampling?** At n_f = {n_f}, {'; '.join(parts)}.\n"
 
 # %% ../../nbs/study/21_verdicts.ipynb #381978bc
 def verdict_table(
@@ -343,9 +344,10 @@ def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
 def changes_line(results: dict[Key, ClaimResult]) -> str:  # Markdown list item
     "How many verdicts stay in the other settings."
     counts = {words: changed_verdicts(results, name) for words, name in CHANGES.items()}
-    parts = [f"{len(all_) - len(changed)} of {len(all_)} {words}" for words, (all_, changed) in counts.items() if all_]
+    parts = [f"{len(all_) - len(changed)} of the {len(all_)} tested {words}"
+             for words, (all_, changed) in counts.items() if all_]  # fmt: skip
     absent = "".join(f" Not run yet: the claims on {words}." for words in not_run(results))
-    return f"- **Do verdicts stay in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
+    return f"- **How many verdicts stay the same in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
 
 
 def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
@@ -428,7 +430,7 @@ SUMMARY = {  # claim -> what it asks, and its sentence if supported, contradicte
            f"{RETRAINED} matches VAE sampling within {MARGIN:g} point, on average over n_f"),
     "C10": (f"{BEST} beats plain fine-tuning {WITH_GAMMA}", f"{BEST} beats plain fine-tuning {WITH_GAMMA}",
             f"plain fine-tuning beats {BEST} {WITH_GAMMA}",
-            f"{WITH_GAMMA}, plain fine-tuning matches {BEST} within {MARGIN:g} point"),
+            f"plain fine-tuning matches {BEST} within {MARGIN:g} point, {WITH_GAMMA}"),
 }  # fmt: skip
 
 
@@ -445,6 +447,6 @@ def summary_text(results: dict[Key, ClaimResult]) -> str:  # Markdown paragraphs
         if [results[name, c].verdict for c in ("C1", "C4") if (name, c) in results] == ["supported", "equivalent"]:
             sentences.insert(2, "So about the same gain is reached without the VAE.")
         if text and {results[name, c].verdict for c in SUMMARY if (name, c) in results} == {"not decided"}:
-            sentences = ["None of these comparisons is decided."]
+            sentences = ["The intervals are too wide to decide any of these comparisons."]
         text += f"**On {SETTINGS[name].words}:** {' '.join(sentences)}\n\n" * bool(sentences)
     return text

@@ -33,6 +33,7 @@ from fashion_vae.study.comparison import (
 )
 from fashion_vae.study.statistics import (
     MIN_DRAWS,
+    POWER,
     by_draw,
     detectable_difference,
     detectable_noncentrality,
@@ -174,6 +175,17 @@ def test_holm_by_hand():
 @pytest.mark.parametrize("effect, n, expected", [(1.0, 10, 0.803), (0.5, 34, 0.808), (0.8, 15, 0.821)])
 def test_power_is_that_of_published_tables(effect, n, expected):  # G*Power: paired t, two-sided 0.05
     assert power(effect * np.sqrt(n), n - 1) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_detectable_difference_has_the_power_it_says_with_any_number_of_draws():
+    for df in range(1, 40):  # from two draws on
+        needed = detectable_noncentrality(df)
+        assert power(needed, df) == pytest.approx(POWER, abs=1e-6)
+        assert all(np.diff([power(needed * 2**i, df) for i in range(-2, 5)]) >= 0), df  # no gaps
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 200_000)) + detectable_noncentrality(1) / np.sqrt(2)
+    rejected = np.abs(x.mean(0) / (x.std(0, ddof=1) / np.sqrt(2))) > t.ppf(0.975, 1)
+    assert rejected.mean() == pytest.approx(POWER, abs=0.004)
 
 
 @pytest.mark.parametrize("draws, overlap", [(10, 0.0), (10, OVERLAP), (5, OVERLAP)])

@@ -229,3 +229,17 @@ def test_a_row_that_was_changed_and_sealed_again_is_noticed(copy, make_again):
     path.write_bytes(b"".join(map(sealed, rows)))
     named = differing(copy, make_again(copy, "fashion-mnist-lt", ("04_results",)))
     assert {"figures/fashion-mnist-lt/table2.md", "figures/README.md: fashion-mnist-lt/table2"} <= set(named)
+
+
+def test_the_second_search_says_what_its_tables_say(root):  # the text of 27_second_search
+    def lines(name: str) -> list[list[str]]:
+        table = (root / "figures" / "evidence" / f"{name}.md").read_text(encoding="utf-8")
+        return [line.strip("| ").split("|") for line in table.splitlines()[2:]]
+
+    means = [[float(cell) for cell in line[-4:]] for line in lines("pairs_of_both")]
+    before, present, shared, gamma_before, gamma_present, _ = means
+    assert [a > b for a, b in zip(before, shared, strict=True)] == [True, True, False, False]
+    assert all(a < b for a, b in zip(present, shared, strict=True))
+    assert all(a > b for a, b in zip(gamma_present, gamma_before, strict=True))
+    verdicts = [[re.match(r"[a-z :*]+", cell.strip())[0] for cell in line[1:]] for line in lines("claims_of_both")]
+    assert len(verdicts) == 2 and all(first == both for first, both in verdicts)
