@@ -33,6 +33,7 @@ from fashion_vae.study.senders import SPLITS
 from fashion_vae.study.statistics import ALPHA, MARGIN, PairedTests, by_draw, paired_tests
 from fashion_vae.study.verdicts import (
     change_text,
+    changes_line,
     claim_line,
     claim_order,
     image_table,
@@ -261,19 +262,13 @@ def paper(rows: Rows, kind: str, n_f: str, measure: str = "acc_h") -> str:
 
 def changes(rows: Rows, setting: str) -> str:
     "Which verdicts of a setting differ from those of F."
-    text = change_text(rows.claims, setting)
+    text = change_text(rows.claims, rows.settings, setting)
     return text if setting in rows.settings else "the registered runs are not finished."
 
 
-def others(rows: Rows) -> str:  # Markdown list
-    "Which verdicts differ between F and the settings that are neither F nor P; which settings have no rows."
-    text = []
-    for name in (name for name, setting in SETTINGS.items() if name in rows.settings and not setting.primary):
-        tested = sorted((claim for place, claim in rows.claims if place == name), key=claim_order)
-        text.append(f"- *{name}* ({WORDS[name]}): {changes(rows, name)} Tested are {', '.join(tested)}.")
-    missing = [f"{name} ({WORDS[name]})" for name in SETTINGS if name not in rows.settings]
-    text += [f"- *Not finished*, so not tested: {'; '.join(missing)}."] if missing else []
-    return "\n".join(text)
+def others(rows: Rows) -> str:
+    "How many verdicts of F stay in the settings that are neither F nor P."
+    return changes_line(rows.claims, rows.settings).partition("** ")[2].strip()
 
 
 def hours(rows: Rows, setting: str) -> str:

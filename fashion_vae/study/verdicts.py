@@ -13,6 +13,7 @@ __all__ = ['LEGEND', 'TUNING', 'UNHELPFUL', 'INSTEAD', 'Means', 'CHOICES_IN_WORD
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -273,26 +274,36 @@ def one_answer(result: ClaimResult) -> str:  # a cell
     return f"**{ANSWERS.get(result.verdict, 'not decided')}**: {difference}{weakest}"
 
 # %% ../../nbs/study/21_verdicts.ipynb #be491850
-CHANGES = {"at 50 epochs": "F-50", "at n_f = 1 to 3": "F-few", "on photographs as imbalanced as they are": "N",
-           "on photographs as imbalanced as they are, with fine-tuning": "N-tuned"}  # fmt: skip
+CHANGES = {
+    "at 50 epochs": "F-50",
+    "at n_f = 1 to 3": "F-few",
+    "on photographs as imbalanced as they are, with published weights": "N",
+    "on these photographs with fine-tuning": "N-tuned",
+}
 
 
 def in_words(results: list[ClaimResult]) -> str:  # e.g. “a > b” and “c > d”
-    "Claims by what they say."
-    texts = [f"“{result.claim.text}”" for result in results]
+    "Claims by what they say; a claim on C1 says what C1 says."
+    texts = [f"“{result.claim.text.replace('C1', CLAIMS['C1'].text)}”" for result in results]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def changed_verdicts(results: dict[Key, ClaimResult], name: str) -> tuple[list[str], list[ClaimResult]]:
-    "The claims that a setting shares with F, and the results there whose verdicts differ."
-    claims = sorted({claim for s, claim in results if s == name and ("F", claim) in results}, key=claim_order)
+def changed_verdicts(
+    results: dict[Key, ClaimResult], settings: dict[str, SettingRows], name: str
+) -> tuple[list[str], list[ClaimResult]]:
+    "The claims that F decides and that have a verdict in a setting, and the results there whose verdicts differ."
+    decided = {claim for s, claim in results if s == "F" and results["F", claim].verdict != "not decided"}
+    tested = (claim for s, claim in results if s == name and claim in decided)
+    claims = sorted((claim for claim in tested if not is_void(claim, settings[name])), key=claim_order)
     return claims, [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
 
 
-def change_text(results: dict[Key, ClaimResult], name: str) -> str:
-    "Which verdicts of a setting differ from those of F; empty if the setting has no rows."
-    claims, changed = changed_verdicts(results, name)
-    parts = [f"{len(claims) - len(changed)} of {len(claims)} claims that were tested there keep their verdict"]
+def change_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows], name: str) -> str:
+    "Which verdicts of a setting differ from the decided ones of F; empty if none can be compared."
+    claims, changed = changed_verdicts(results, settings, name)
+    kept = len(claims) - len(changed)
+    keep = "keeps its verdict" if kept == 1 else "keep their verdicts"
+    parts = [f"Of the {len(claims)} claims decided on Fashion-MNIST and tested there, {kept} {keep}"]
     for verdict in sorted({result.verdict for result in changed}):
         own = [result for result in changed if result.verdict == verdict]
         parts.append(f"{in_words(own)} {'becomes' if len(own) == 1 else 'become'} {verdict}")
@@ -341,18 +352,22 @@ def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
     return [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
 
 
-def changes_line(results: dict[Key, ClaimResult]) -> str:  # Markdown list item
-    "How many verdicts stay in the other settings."
-    counts = {words: changed_verdicts(results, name) for words, name in CHANGES.items()}
+def changes_line(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
+    "How many of F's decided verdicts stay in the other settings, and what becomes of the rest."
+    counts = {words: changed_verdicts(results, settings, name) for words, name in CHANGES.items()}
     parts = [f"{len(all_) - len(changed)} of the {len(all_)} tested {words}"
              for words, (all_, changed) in counts.items() if all_]  # fmt: skip
+    compared = f"Of those that are decided on Fashion-MNIST: {', '.join(parts)}."
+    became = Counter(result.verdict for _, changed in counts.values() for result in changed)
+    rest = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in became.most_common()]
+    text = (compared if parts else "None was run.") + f" Of the rest, {' and '.join(rest)}." * bool(rest)
     absent = "".join(f" Not run yet: the claims on {words}." for words in not_run(results))
-    return f"- **How many verdicts stay the same in other settings?** {', '.join(parts) or 'None was run'}.{absent}\n"
+    return f"- **How many verdicts stay the same in other settings?** {text}{absent}\n"
 
 
-def changes_text(results: dict[Key, ClaimResult]) -> str:  # Markdown list
+def changes_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list
     "Which verdicts change in the other settings, and which of these have no rows."
-    changes = {words: change_text(results, name) for words, name in CHANGES.items()}
+    changes = {words: change_text(results, settings, name) for words, name in CHANGES.items()}
     lines = [f"- **Do verdicts change {words}?** {text}\n" for words, text in changes.items() if text]
     if unknown := [words for words, text in changes.items() if not text]:
         lines.append(f"- Not run yet: whether verdicts change {', or '.join(unknown)}.\n")

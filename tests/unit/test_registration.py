@@ -14,7 +14,7 @@ from fashion_vae.lib.made_up import MadeUp, made_up_rows
 from fashion_vae.lib.records import EDITION
 from fashion_vae.lib.rows import read_lines
 from fashion_vae.results import read_rows
-from fashion_vae.study import registration
+from fashion_vae.study import registration, verdicts
 from fashion_vae.study.registration import (
     CLAIMS,
     MADE_UP_EFFECTS,
@@ -393,14 +393,18 @@ def test_the_gain_is_denied_to_the_vae_only_if_a_classifier_without_it_matches(r
 
 def test_settings_without_rows_are_named(results, settings):
     of_two = {key: result for key, result in results.items() if key[0] in ("F", "N")}
-    *_, changes, claims = changes_text(of_two).splitlines()
+    *_, changes, claims = changes_text(of_two, settings).splitlines()
     assert changes.startswith("- Not run yet: whether verdicts change at 50 epochs, or at n_f = 1 to 3, or on ")
     assert claims == "- Not run yet: the claims on photographs."
-    n, changed = (len(found) for found in changed_verdicts(of_two, "N"))
-    line = f"{n - changed} of the {n} tested on photographs as imbalanced as they are."
-    assert changes_line(of_two).endswith(f"other settings?** {line} Not run yet: the claims on photographs.\n")
-    assert changes_line(results).count(" of ") == len(SETTINGS) - 2 and "Not run" not in changes_line(results)
-    assert "Not run yet" not in changes_text(results) and changes_text(results).count("\n") == len(SETTINGS) - 2
+    n, changed = (len(found) for found in changed_verdicts(of_two, settings, "N"))
+    words = "photographs as imbalanced as they are, with published weights"
+    line = f"Fashion-MNIST: {n - changed} of the {n} tested on {words}."
+    text = changes_line(of_two, settings)
+    assert line in text and text.endswith(" Not run yet: the claims on photographs.\n")
+    text = changes_line(results, settings)
+    assert len(re.findall(r"\d of the \d", text)) == len(SETTINGS) - 2 and "Not run" not in text
+    text = changes_text(results, settings)
+    assert "Not run yet" not in text and text.count("\n") == len(SETTINGS) - 2
     assert answer_table(of_two, {"F": settings["F"], "N": settings["N"]}).splitlines()[0].count("Fashion-MNIST") == 1
 
 
@@ -429,17 +433,32 @@ def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(setting
     assert [float(cell.split()[0]) for cell in lines[4][2:]] == [round(v.mean(), 1) for v in every.values()]
 
 
-def test_changes_count_the_verdicts_that_differ(results):
+def test_changes_count_the_verdicts_that_differ(results, settings):
     n = len({claim for name, claim in results if name == "F-50"})
     same = {key: replace(result, verdict="supported") for key, result in results.items()}
-    assert change_text(same, "F-50") == f"{n} of {n} claims that were tested there keep their verdict."
+    start = f"Of the {n} claims decided on Fashion-MNIST and tested there,"
+    assert change_text(same, settings, "F-50") == f"{start} {n} keep their verdicts."
     same["F-50", "C4"] = replace(results["F-50", "C4"], verdict="contradicted")
-    first, keep = "“VAE sampling > classifier re-training”", "claims that were tested there keep their verdict"
-    assert change_text(same, "F-50") == f"{n - 1} of {n} {keep}; {first} becomes contradicted."
+    first = "“VAE sampling > classifier re-training”"
+    assert change_text(same, settings, "F-50") == f"{start} {n - 1} keep their verdicts; {first} becomes contradicted."
     same["F-50", "C5"] = replace(results["F-50", "C5"], verdict="contradicted")
     both = f"{first} and “VAE sampling > [x; μ], no noise” become contradicted."
-    assert change_text(same, "F-50") == f"{n - 2} of {n} {keep}; {both}"
-    assert change_text({("F", "C4"): results["F", "C4"]}, "N") == ""
+    assert change_text(same, settings, "F-50") == f"{start} {n - 2} keep their verdicts; {both}"
+    assert changes_line(same, settings).endswith(" Of the rest, 2 become contradicted.\n")
+    same["N", "C4"] = replace(results["N", "C4"], verdict="not decided")
+    assert " Of the rest, 2 become contradicted and 1 becomes not decided." in changes_line(same, settings)
+    assert change_text({("F", "C4"): results["F", "C4"]}, settings, "N") == ""
+
+
+def test_what_f_leaves_open_and_what_has_no_verdict_are_not_counted_as_kept(results, settings, monkeypatch):
+    same = {key: replace(result, verdict="supported") for key, result in results.items()}
+    tested, _ = changed_verdicts(same, settings, "N-tuned")
+    assert {"C4", "C12"} <= set(tested)
+    for setting in ("F", "N-tuned"):
+        same[setting, "C4"] = replace(results[setting, "C4"], verdict="not decided")
+    monkeypatch.setattr(verdicts, "harmful_tuning", lambda given: True)
+    assert changed_verdicts(same, settings, "N-tuned") == ([c for c in tested if c not in ("C4", "C12")], [])
+
 
 
 def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(results, settings):

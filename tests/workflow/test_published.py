@@ -34,7 +34,7 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "evidence": ("study/21_verdicts", "study/27_second_search"),
     "speed": ("study/15_speed",),
 }
-ONLY_ROWS = {"clothing-min200-group-none"} | {SETTINGS[name].dataset for name in ("N", "F-50", "F-few")}
+ONLY_ROWS = {"clothing-min200-group-none"} | {SETTINGS[name].dataset for name in ("N", "N-tuned", "F-50", "F-few")}
 ONLY_ROWS |= {NAME_SETTINGS[name].dataset for name in ("F", "P")}  # the search of their classifiers
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
