@@ -379,6 +379,8 @@ def test_a_grid_prints_a_line_a_job_and_why_some_failed(stubs, monkeypatch):
     assert f"{log.format(5)}: InputError: too few images" in lines
     assert f"{log.format(10)}: run_notebooks.py was killed by signal 9 (out of memory?)" in lines
     assert len(lines) <= 2 + 30
+    own = "run_notebooks.py $(dirname"  # bash names the command of a killed job; that may split a line of another job
+    assert own not in done.stderr and own in (stubs / log.format(10)).read_text()
 
 
 # Notebooks in one kernel
