@@ -138,6 +138,11 @@ def test_every_table_and_block_is_made_again_from_the_results(root, make_again, 
     assert differing(root, made) == []
 
 
+@pytest.mark.parametrize("setting", sorted(ONLY_ROWS))
+def test_make_evidence_can_report_on_every_setting_with_rows(root, make_again, setting):
+    assert list(make_again(root, setting, STUDIES).glob("against_*.md"))
+
+
 def test_every_setting_that_is_published_is_made_again(root):
     def folders(kind: str) -> set[str]:
         return {path.name for path in (root / kind).iterdir() if path.is_dir()}
