@@ -8,8 +8,8 @@ __all__ = ['LEGEND', 'TUNING', 'UNHELPFUL', 'INSTEAD', 'Means', 'CHOICES_IN_WORD
            'claim_order', 'claim_line', 'primary_settings', 'harmful_tuning', 'is_void', 'verdict_line', 'tuning_text',
            'verdict_table', 'short_cell', 'short_verdicts', 'gain_table', 'resampled_means', 'image_interval',
            'image_table', 'mean_tests', 'choice_table', 'one_answer', 'in_words', 'changed_verdicts', 'change_text',
-           'every_n_f', 'at_each_n_f', 'answer_table', 'n_f_table', 'not_run', 'changes_line', 'changes_text',
-           'n_primary', 'listed', 'sureness_text', 'zero_inside', 'gain_text', 'summary_text']
+           'every_n_f', 'at_each_n_f', 'answer_table', 'n_f_table', 'changes_line', 'changes_text', 'n_primary',
+           'listed', 'sureness_text', 'zero_inside', 'gain_text', 'summary_text']
 
 # %% ../../nbs/study/21_verdicts.ipynb #21verd01
 import re
@@ -277,6 +277,7 @@ def one_answer(result: ClaimResult) -> str:  # a cell
 CHANGES = {
     "at 50 epochs": "F-50",
     "at n_f = 1 to 3": "F-few",
+    "on photographs with rare classes made by removal": "P",
     "on photographs as imbalanced as they are, with published weights": "N",
     "on these photographs with fine-tuning": "N-tuned",
 }
@@ -293,7 +294,7 @@ def changed_verdicts(
 ) -> tuple[list[str], list[ClaimResult]]:
     "The claims that F decides and that have a verdict in a setting, and the results there whose verdicts differ."
     decided = {claim for s, claim in results if s == "F" and results["F", claim].verdict != "not decided"}
-    tested = (claim for s, claim in results if s == name and claim in decided)
+    tested = (claim for s, claim in results if s == name and claim in decided and "," not in claim)  # no single n_f
     claims = sorted((claim for claim in tested if not is_void(claim, settings[name])), key=claim_order)
     return claims, [results[name, c] for c in claims if results[name, c].verdict != results["F", c].verdict]
 
@@ -347,11 +348,6 @@ def n_f_table(results: dict[Key, ClaimResult], settings: dict[str, SettingRows])
     return markdown_table(pd.DataFrame(lines, columns=["Does …", *columns]), 1 + len(columns))
 
 # %% ../../nbs/study/21_verdicts.ipynb #4b62e816
-def not_run(results: dict[Key, ClaimResult]) -> list[str]:  # in words
-    "The primary settings without rows."
-    return [s.words for name, s in SETTINGS.items() if s.primary and all(key[0] != name for key in results)]
-
-
 def changes_line(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list item
     "How many of F's decided verdicts stay in the other settings, and what becomes of the rest."
     counts = {words: changed_verdicts(results, settings, name) for words, name in CHANGES.items()}
@@ -360,9 +356,8 @@ def changes_line(results: dict[Key, ClaimResult], settings: dict[str, SettingRow
     compared = f"Of those that are decided on Fashion-MNIST: {', '.join(parts)}."
     became = Counter(result.verdict for _, changed in counts.values() for result in changed)
     rest = [f"{n} {'becomes' if n == 1 else 'become'} {verdict}" for verdict, n in became.most_common()]
-    text = (compared if parts else "None was run.") + f" Of the rest, {' and '.join(rest)}." * bool(rest)
-    absent = "".join(f" Not run yet: the claims on {words}." for words in not_run(results))
-    return f"- **How many verdicts stay the same in other settings?** {text}{absent}\n"
+    text = (compared if parts else "None was run.") + f" Of the rest, {', '.join(rest)}." * bool(rest)
+    return f"- **How many verdicts stay the same in other settings?** {text}\n"
 
 
 def changes_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRows]) -> str:  # Markdown list
@@ -371,7 +366,6 @@ def changes_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRow
     lines = [f"- **Do verdicts change {words}?** {text}\n" for words, text in changes.items() if text]
     if unknown := [words for words, text in changes.items() if not text]:
         lines.append(f"- Not run yet: whether verdicts change {', or '.join(unknown)}.\n")
-    lines += [f"- Not run yet: the claims on {words}.\n" for words in not_run(results)]
     return "".join(lines)
 
 # %% ../../nbs/study/21_verdicts.ipynb #21sure01
