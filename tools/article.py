@@ -267,7 +267,7 @@ def changes(rows: Rows, setting: str) -> str:
 
 
 def others(rows: Rows) -> str:
-    "How many verdicts of F stay in the settings that are neither F nor P."
+    "How many verdicts of F stay in the other settings."
     return changes_line(rows.claims, rows.settings).partition("** ")[2].strip()
 
 

@@ -446,7 +446,8 @@ def test_changes_count_the_verdicts_that_differ(results, settings):
     assert changes_line(same, settings).endswith(" Of the rest, 2 become contradicted.\n")
     same["N", "C4"] = replace(results["N", "C4"], verdict="not decided")
     assert " Of the rest, 2 become contradicted, 1 becomes not decided." in changes_line(same, settings)
-    assert change_text({("F", "C4"): results["F", "C4"]}, settings, "N") == ""
+    of_f = {("F", "C4"): results["F", "C4"]}
+    assert change_text(of_f, settings, "N") == "" and changes_line(of_f, settings).endswith("?** None was run.\n")
 
 
 def test_what_f_leaves_open_and_what_has_no_verdict_are_not_counted_as_kept(results, settings, monkeypatch):
@@ -457,7 +458,6 @@ def test_what_f_leaves_open_and_what_has_no_verdict_are_not_counted_as_kept(resu
         same[setting, "C4"] = replace(results[setting, "C4"], verdict="not decided")
     monkeypatch.setattr(verdicts, "harmful_tuning", lambda given: True)
     assert changed_verdicts(same, settings, "N-tuned") == ([c for c in tested if c not in ("C4", "C12")], [])
-
 
 
 def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(results, settings):
