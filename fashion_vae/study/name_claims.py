@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from ..lib.arms import Kind, in_order, parse_arm
+from ..lib.arms import BASELINE, Kind, in_order, parse_arm
 from ..lib.files import InputError, resolve_path
 from ..lib.made_up import MadeUp, made_up_rows
 from ..lib.metrics import n_f_label
@@ -130,7 +130,7 @@ def made_up_names(name: str) -> list[dict]:
     setting = NAME_SETTINGS[name]
     shape = {} if name == "F" else {"test": (280, 140, 140, 70, 210, 105, 70, 70), "minority": 3}
     made_up = MadeUp(dataset=setting.dataset, n_fs=setting.n_f, draws=DRAWS[name], seeds=SEEDS[name], **shape)
-    effects = {arm: MADE_UP_EFFECTS.get(arm, 0.0) for arm in arms_of(NAME_CLAIMS, setting)}
+    effects = {arm: MADE_UP_EFFECTS.get(arm, 0.0) for arm in [BASELINE, *arms_of(NAME_CLAIMS, setting)]}
     return made_up_rows(made_up, effects)
 
 # %% ../../nbs/study/24_names.ipynb #24comp00
@@ -280,15 +280,15 @@ def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph 
 
 # %% ../../nbs/study/24_names.ipynb #24line02
 LINES = {  # methods of the figure -> their markers
-    "z50": "o", "crt50": "s", "cada50": "D", "cada-permuted50": "v", "cada-onehot50": "<", "cada-random50": ">",
-    "textinit": "P", "ridge-proto": "X",
+    BASELINE: "*", "z50": "o", "crt50": "s", "cada50": "D", "cada-permuted50": "v", "cada-onehot50": "<",
+    "cada-random50": ">", "textinit": "P", "ridge-proto": "X",
 }  # fmt: skip
 
 
 def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, caption
     "acc_h with γ against n_f, a line for each method; a panel for each primary setting."
     shown = [given for given in settings.values() if given.setting.primary]
-    figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 4.0), sharey=True, squeeze=False)
     for ax, given in zip(axes[0], shown, strict=True):
         for shift, (arm, marker) in zip(np.linspace(-0.28, 0.28, len(LINES)), LINES.items(), strict=True):
             tests = [paired_tests(v, given.overlap) for v in arm_values(given.scored, arm, "acc_h_gamma").values()]
@@ -299,10 +299,14 @@ def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, capti
             ax.errorbar(x, means, np.abs(ends - means), label=parse_arm(arm).label, **look)
         ax.set_xticks(range(len(given.setting.n_f)), given.setting.n_f)
         ax.set(title=given.setting.words, xlabel="training images of a rare class")
-    axes[0, 0].set_ylabel("acc_h with γ (%)")
+    axes[0, 0].set(ylabel="acc_h with γ (%)", ylim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    caption = "acc_h with γ of methods with and without class names; means and 95 % intervals over draws, side by side."
-    return figure, f"{caption} Intervals are of each method by itself; those of paired differences are smaller."
+    return figure, (
+        "acc_h with γ of methods with and without class names; means and 95 % intervals over draws, side by side."
+        " ERM is plain fine-tuning. Each interval is of one method; those of paired differences are smaller. On"
+        " photographs intervals are corrected for the overlap of the splits. The axis starts at 0; an interval may end"
+        " below it."
+    )
 
 # %% ../../nbs/study/24_names.ipynb #24eacn01
 def differences_by_n_f(settings: dict[str, SettingRows]) -> str:  # Markdown
@@ -376,6 +380,6 @@ def name_costs(rows: str) -> str:  # Markdown; empty if there are no rows
         if path.is_file():
             runs = read_lines(path)
             hours = sum(run["seconds"] for run in runs) / 3600
-            machines = ", ".join(sorted({run["machine"] for run in runs}))
+            machines = "; ".join(sorted({run["machine"] for run in runs}))
             lines.append([setting.words, f"{len(runs)}", f"{hours:.1f}", machines])
     return markdown_table(pd.DataFrame(lines, columns=["data", "runs", "core-hours", "machine"])) if lines else ""
