@@ -7,8 +7,8 @@ __all__ = ['PRIMARY_N_F', 'GAMMA', 'PRIMARY', 'AGAINST_Z', 'AGAINST_START', 'AGA
            'DRAWS', 'SEEDS', 'ZERO', 'NAME_SETTINGS', 'MADE_UP_EFFECTS', 'EVERY_GAMMA', 'Key', 'QUESTIONS', 'OPPONENTS',
            'TOLD', 'MEANING', 'LINES', 'NAME_LEGEND', 'COSTS', 'joint_answer', 'is_small', 'name_claims', 'arms_of',
            'made_up_names', 'check_complete', 'check_vectors', 'name_setting', 'name_settings_at_hand',
-           'corrected_names', 'evaluate_name_claims', 'name_answer', 'name_answers', 'section_5', 'figure_by_n_f',
-           'differences_by_n_f', 'name_verdicts', 'zero_shot_table', 'name_image_table', 'name_costs']
+           'corrected_names', 'evaluate_name_claims', 'name_answer', 'name_answers', 'rests_on', 'section_5',
+           'figure_by_n_f', 'differences_by_n_f', 'name_verdicts', 'zero_shot_table', 'name_image_table', 'name_costs']
 
 # %% ../../nbs/study/24_names.ipynb #021a0145
 import hashlib
@@ -43,6 +43,7 @@ from fashion_vae.study.registration import (
     weakest_part,
 )
 from fashion_vae.study.statistics import (
+    ALPHA,
     MARGIN,
     arm_values,
     format_difference,
@@ -260,6 +261,17 @@ MEANING = {  # answer from all four claims -> conclusion
 }
 
 
+def rests_on(name: str, results: dict[Key, ClaimResult]) -> str:  # name of a setting; a sentence
+    "If equivalences alone make the answer a no: would one of them stay after Holm's correction?"
+    primary = [claim for claim in OPPONENTS if results[name, claim].verdict in ("contradicted", "equivalent")]
+    if not primary or any(results[name, claim].verdict == "contradicted" for claim in primary):
+        return ""
+    p = corrected_names({key: result.equivalence for key, result in results.items() if result.claim.primary})
+    stays = "would" if any(p[name, claim] < ALPHA for claim in primary) else "would not"
+    stays = f"{stays} stay after Holm's correction over the {len(p)} primary tests"
+    return f" This rests on equivalence alone, which {stays}."
+
+
 def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph for each primary setting
     "What the primary claims say about section 5 of the paper."
     text = []
@@ -274,8 +286,8 @@ def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph 
                 last = f" {'or' if verdict == 'not decided' else 'and'} ".join(against[-2:])
                 sentence = told.format("it" if sentences else "the joint VAE", ", ".join([*against[:-2], last]))
                 sentences.append(sentence[0].upper() + sentence[1:])
-        answer = joint_answer(own).split("**")[1]
-        text.append(f"**{setting.words[0].upper()}{setting.words[1:]}.** {' '.join(sentences)} {MEANING[answer]}")
+        meaning = MEANING[joint_answer(own).split("**")[1]] + rests_on(name, results)
+        text.append(f"**{setting.words[0].upper()}{setting.words[1:]}.** {' '.join(sentences)} {meaning}")
     return "\n\n".join(text)
 
 # %% ../../nbs/study/24_names.ipynb #24line02

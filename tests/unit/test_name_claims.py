@@ -162,6 +162,19 @@ def test_section_5_stays_open_if_a_claim_is_not_decided():
     assert "neither confirms nor refutes" in first and "neither" not in second
 
 
+@pytest.mark.parametrize("equivalence,stays", [(0.005, True), (0.007, False)])  # 0.05 / 8 = 0.00625
+def test_section_5_says_whether_an_equivalence_stays_after_holms_correction(equivalence, stays):
+    results = evaluate_name_claims(made_up({"cada50": 3.0}))
+    results = {key: replace(result, equivalence=0.9) for key, result in results.items()}
+    results["F", "M2"] = replace(results["F", "M2"], verdict="equivalent", equivalence=equivalence)
+    first, second = section_5(results).split("\n\n")
+    would = "would" if stays else "would not"
+    assert first.endswith(f"which {would} stay after Holm's correction over the 8 primary tests.")
+    assert "Holm" not in second
+    results["F", "M1"] = replace(results["F", "M1"], verdict="contradicted")
+    assert "Holm" not in section_5(results)  # the answer rests on M1 too
+
+
 def test_a_small_gain_is_called_small_in_the_conclusion():
     assert section_5(evaluate_name_claims(made_up({"cada50": 0.6}, std=0.05))).count(", small)") == 8
 
