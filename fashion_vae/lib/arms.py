@@ -117,9 +117,9 @@ family = "class names"
 named = {"min_images": 0, "names_k": (50,)}
 add_kind("cada", "aligned with names {k}", family, "z′", "#7570b3", claimed=("main", "gamma"),
          reference="Schönfeld et al. 2019", **named)  # fmt: skip
-add_kind("cada-permuted", "aligned with permuted names {k}", family, "z′", "#a6cee3", claimed=("main", "gamma"),
+add_kind("cada-permuted", "aligned with permuted names {k}", family, "z′", "#1f9ed1", claimed=("main", "gamma"),
          **named)  # fmt: skip
-add_kind("cada-onehot", "aligned with one-hot codes {k}", family, "z′", claimed=("main", "gamma"), **named)
+add_kind("cada-onehot", "aligned with one-hot codes {k}", family, "z′", "#b15928", claimed=("main", "gamma"), **named)
 add_kind("cada-random", "aligned with random vectors {k}", family, "z′", **named)
 add_kind("cada-noalign", "names, not aligned {k}", family, "z′", **named)
 add_kind("cada-images", "aligned, latents of images alone {k}", family, "z′", names_k=(50,))

@@ -158,6 +158,16 @@ def test_every_setting_that_is_published_is_made_again(root):
     assert folders("results") == (set(NOTEBOOKS) | ONLY_ROWS | NAME_ROWS) - NO_ROWS
 
 
+def test_the_text_on_class_names_tells_the_secondary_verdicts_of_fashion_mnist(root):
+    "The page says that M4, M6 and M11 are lost and that M10 is won."
+    lines = (root / "figures/names/name_verdicts.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| M")]
+    verdicts = {cell[1].split(":")[0]: cell[8] for cell in cells if cell[2] == "F"}
+    assert {claim: verdicts[claim] for claim in ("M4", "M6", "M11", "M10")} == {
+        **dict.fromkeys(("M4", "M6", "M11"), "**contradicted**"), "M10": "**supported**"
+    }  # fmt: skip
+
+
 def test_the_blocks_of_the_texts_are_those_that_are_listed(root):
     found = {path: re.findall(r"<!-- ([\w-]+/\w+) -->", path.read_text(encoding="utf-8")) for path in texts(root)}
     assert {str(path.relative_to(root)): blocks for path, blocks in found.items() if blocks} == BLOCKS
