@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PRIMARY_N_F', 'GAMMA', 'PRIMARY', 'AGAINST_Z', 'AGAINST_START', 'AGAINST_PERMUTED', 'NAME_CLAIMS', 'PRIMARY_CLAIMS',
            'N_F', 'NO_IMAGES', 'DRAWS', 'SEEDS', 'ZERO', 'NAME_SETTINGS', 'MADE_UP_EFFECTS', 'EVERY_GAMMA', 'Key',
-           'QUESTIONS', 'OPPONENTS', 'TOLD', 'MEANING', 'LINES', 'NAME_LEGEND', 'COSTS', 'joint_answer', 'is_small',
-           'name_claims', 'arms_of', 'made_up_names', 'check_complete', 'check_vectors', 'name_setting',
-           'name_settings_at_hand', 'corrected_names', 'evaluate_name_claims', 'name_answer', 'name_answers',
-           'if_corrected', 'section_5', 'draw_lines', 'figure_by_n_f', 'differences_by_n_f', 'name_verdicts',
-           'zero_shot_table', 'name_image_table', 'name_costs']
+           'QUESTIONS', 'OPPONENTS', 'TOLD', 'LINES', 'NAME_LEGEND', 'COSTS', 'joint_answer', 'is_small', 'name_claims',
+           'arms_of', 'made_up_names', 'check_complete', 'check_vectors', 'name_setting', 'name_settings_at_hand',
+           'corrected_names', 'evaluate_name_claims', 'name_answer', 'name_answers', 'if_corrected', 'section_5',
+           'draw_lines', 'figure_by_n_f', 'differences_by_n_f', 'name_verdicts', 'zero_shot_table', 'name_image_table',
+           'name_costs']
 
 # %% ../../nbs/study/24_names.ipynb #021a0145
 import hashlib
@@ -252,25 +252,19 @@ OPPONENTS = {  # primary claim -> what the joint VAE is compared with
 TOLD = {  # verdict -> sentence about one method or several
     "supported": "The joint VAE is better than {0}.",
     "contradicted": "The joint VAE is worse than {0}.",
-    "equivalent": f"Within {MARGIN:g} point, the joint VAE is as good as {{0}}.",
-    "not decided": "It is not decided how the joint VAE compares with {0}.",
-}
-MEANING = {  # answer from all four claims -> conclusion
-    "yes": "All four comparisons had to be won, and they were.",
-    "no": "By the rule that was fixed before the runs, one comparison that is equivalent or lost makes the answer no.",
-    "not decided": "So it stays open whether this joint VAE does what section 5 hopes for.",
+    "equivalent": f"Within {MARGIN:g} point, the joint VAE is equivalent to {{0}}.",
+    "not decided": "It stays open how the joint VAE compares with {0}.",
 }
 
 
 def if_corrected(name: str, results: dict[Key, ClaimResult]) -> str:  # name of a setting
-    "What correction would make of an answer that rests on equivalence; empty for other answers."
-    against = [claim for claim in OPPONENTS if results[name, claim].verdict in ("contradicted", "equivalent")]
+    "Would a no that rests on equivalence alone stay, if tests of equivalence were corrected? Empty for other answers."
+    against = {claim for claim in OPPONENTS if results[name, claim].verdict in ("contradicted", "equivalent")}
     if not against or any(results[name, claim].verdict == "contradicted" for claim in against):
         return ""
     p = corrected_names({key: result.equivalence for key, result in results.items() if result.claim.primary})
-    stays = any(p[name, claim] < ALPHA for claim in against)
-    end = "equivalence would still hold" if stays else "none would hold, and the answer would be “not decided”"
-    return f" Tests of equivalence are not corrected for their number: after Holm's correction over {len(p)}, {end}."
+    answer = "stay no" if any(p[name, claim] < ALPHA for claim in against) else "be “not decided”"
+    return f" With Holm's correction of the {len(p)} tests of equivalence, too, the answer would {answer}."
 
 
 def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph for each primary setting
@@ -285,11 +279,8 @@ def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph 
             ]  # fmt: skip
             if against:
                 sentences.append(told.format(", ".join([*against[:-2], " and ".join(against[-2:])])))
-        answer = joint_answer(own).split("**")[1]
-        text.append(
-            f"**{setting.words[0].upper()}{setting.words[1:]}: {answer}.** {' '.join(sentences)} {MEANING[answer]}"
-            + if_corrected(name, results)
-        )
+        title = f"{setting.words[0].upper()}{setting.words[1:]}: {joint_answer(own).split('**')[1]}"
+        text.append(f"**{title}.** {' '.join(sentences)}{if_corrected(name, results)}")
     return "\n\n".join(text)
 
 # %% ../../nbs/study/24_names.ipynb #24line02

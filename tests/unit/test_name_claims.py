@@ -143,10 +143,10 @@ def test_a_supported_difference_below_the_margin_is_called_small():
 @pytest.mark.parametrize(
     "effects,told",
     [
-        ({"cada50": 3.0}, (": yes.** The joint VAE is better than a VAE without names (+", "and they were")),
-        ({}, (": no.** Within 1 point, the joint VAE is as good as a VAE without", "equivalence would still hold")),
+        ({"cada50": 3.0}, (": yes.** The joint VAE is better than a VAE without names (+",)),
+        ({}, (": no.** Within 1 point, the joint VAE is equivalent to a VAE without", "the answer would stay no.")),
         ({"cada50": 3.0, "textinit": 6.0}, (": no.** ", "The joint VAE is worse than the classifier that starts")),
-        ({"z50": -3.0}, (": no.** ", "Within 1 point, the joint VAE is as good as the same joint VAE with")),
+        ({"z50": -3.0}, (": no.** ", "Within 1 point, the joint VAE is equivalent to the same joint VAE with")),
     ],
 )
 def test_section_5_is_told_from_the_verdicts(effects, told):
@@ -159,8 +159,8 @@ def test_section_5_stays_open_if_a_claim_is_not_decided():
     results = evaluate_name_claims(made_up({"cada50": 3.0}))
     results["F", "M3"] = replace(results["F", "M3"], verdict="not decided")
     first, second = section_5(results).split("\n\n")
-    assert "It is not decided how the joint VAE compares with the classifier that starts at the names (+" in first
-    assert "not decided.**" in first and "stays open" in first and "yes.**" in second
+    assert "It stays open how the joint VAE compares with the classifier that starts at the names (+" in first
+    assert "not decided.**" in first and "yes.**" in second
 
 
 @pytest.mark.parametrize("equivalence,stays", [(0.005, True), (0.007, False)])  # 0.05 / 8 = 0.00625
@@ -169,8 +169,8 @@ def test_section_5_says_whether_an_equivalence_stays_after_holms_correction(equi
     results = {key: replace(result, equivalence=0.9) for key, result in results.items()}
     results["F", "M2"] = replace(results["F", "M2"], verdict="equivalent", equivalence=equivalence)
     first, second = section_5(results).split("\n\n")
-    assert ("after Holm's correction over 8, equivalence would still hold." in first) == stays
-    assert ("over 8, none would hold, and the answer would be “not decided”." in first) != stays
+    answer = "stay no" if stays else "be “not decided”"
+    assert first.endswith(f" With Holm's correction of the 8 tests of equivalence, too, the answer would {answer}.")
     assert "Holm" not in second
     results["F", "M1"] = replace(results["F", "M1"], verdict="contradicted")
     assert "Holm" not in section_5(results)  # the answer rests on M1 too
