@@ -367,7 +367,7 @@ def zero_shot_table(settings: dict[str, SettingRows]) -> str:  # Markdown; empty
     for given in (given for given in settings.values() if given.setting.n_f == NO_IMAGES):
         for arm in in_order(given.scored["arm"]):
             tests = [paired_tests(arm_values(given.scored, arm.name, m)[0], given.overlap) for m in measures]
-            cells = [f"{t.mean:.1f} [{t.interval[0]:.1f}, {t.interval[1]:.1f}]" for t in tests]
+            cells = [f"{t.mean:.1f} [{t.interval[0]:z.1f}, {t.interval[1]:z.1f}]" for t in tests]
             lines.append([given.setting.words.split(",")[0], arm.kind.words, *cells])
     columns = ["data", "method", *measures.values()]
     return markdown_table(pd.DataFrame(lines, columns=columns), 2) if lines else ""
