@@ -167,6 +167,14 @@ def test_the_text_on_class_names_tells_the_secondary_verdicts_of_fashion_mnist(r
     assert {verdicts[key] for key in (("F", "M10"), ("F-zero", "M2"), ("F-zero", "M7"))} == {"**supported**"}
 
 
+def test_the_text_on_wrong_labels_tells_what_its_table_has(root):
+    "With 20 % wrong labels, the intervals of the joint VAE less the two other methods lie below zero."
+    lines = (root / "figures/names/wrong_labels.md").read_text().splitlines()
+    cells = [cell for line in lines if line.startswith("| 20%") for cell in line.split("|")[-3:-1]]
+    ends = [cell.split(",")[1].strip(" ]") for cell in cells]
+    assert len(ends) == 4 and max(map(float, ends)) < 0
+
+
 def test_the_blocks_of_the_texts_are_those_that_are_listed(root):
     found = {path: re.findall(r"<!-- ([\w-]+/\w+) -->", path.read_text(encoding="utf-8")) for path in texts(root)}
     assert {str(path.relative_to(root)): blocks for path, blocks in found.items() if blocks} == BLOCKS
