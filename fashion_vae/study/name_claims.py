@@ -263,8 +263,10 @@ def if_corrected(name: str, results: dict[Key, ClaimResult]) -> str:  # name of 
     if not against or any(results[name, claim].verdict == "contradicted" for claim in against):
         return ""
     p = corrected_names({key: result.equivalence for key, result in results.items() if result.claim.primary})
-    answer = "stay no" if any(p[name, claim] < ALPHA for claim in against) else "be “not decided”"
-    return f" With Holm's correction of the {len(p)} tests of equivalence, too, the answer would {answer}."
+    corrected = f"if the {len(p)} tests of equivalence were corrected by Holm's method as well"
+    if any(p[name, claim] < ALPHA for claim in against):
+        return f" This no would stay {corrected}."
+    return f" This no is fragile: {corrected}, the answer would be “not decided”."
 
 
 def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph for each primary setting
@@ -286,7 +288,7 @@ def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph 
 # %% ../../nbs/study/24_names.ipynb #24line02
 LINES = {  # methods of the figure -> their markers
     "cada50": "D", "z50": "o", "cada-permuted50": "v", "cada-onehot50": "<", "textinit": "P", "crt50": "s",
-    "ridge-proto": "X", BASELINE: "*",
+    "ridge-proto": "^", BASELINE: "*",
 }  # fmt: skip
 
 
@@ -305,10 +307,11 @@ def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, capti
     "Methods and differences of the primary claims against n_f; a column of panels for each primary setting."
     shown = [given for given in settings.values() if given.setting.primary]
     figure, axes = plt.subplots(2, len(shown), figsize=(WIDTH, 6.2), squeeze=False, height_ratios=(3, 2))
-    claims = {claim.arms(NAME_SETTINGS["F"])[1][0]: replace(claim, n_f=N_F) for claim in PRIMARY_CLAIMS.values()}
+    names = {claim.arms(NAME_SETTINGS["F"])[1][0]: name for name, claim in PRIMARY_CLAIMS.items()}  # by arm
+    claims = {arm: replace(PRIMARY_CLAIMS[name], n_f=N_F) for arm, name in names.items()}
     for (top, bottom), given in zip(axes.T, shown, strict=True):
         draw_lines(top, [arm_values(given.scored, arm, "acc_h_gamma") for arm in LINES], [*LINES], given.overlap)
-        top.set(title=given.setting.words, ylim=(0, None))
+        top.set(title=given.setting.words, ylim=(max(0, top.get_ylim()[0]), None))
         bottom.axhspan(-MARGIN, MARGIN, color="0.9", lw=0)
         bottom.axhline(0, color="0.3", lw=0.8)
         differences = [claim_differences(claim, given, claim.measure) for claim in claims.values()]
@@ -316,11 +319,13 @@ def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, capti
         bottom.set(xlabel="training images of a rare class")
     axes[0, 0].set_ylabel("acc_h with γ (%)")
     axes[1, 0].set_ylabel("difference (points)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    labels = [parse_arm(arm).label + (f" ({names[arm]})" if arm in names else "") for arm in LINES]
+    figure.legend(axes[0, 0].get_legend_handles_labels()[0], labels, loc="outside lower center", ncols=2)
     return figure, (
         "Top: acc_h with γ of methods with and without class names. Bottom: “aligned with names” minus the method of"
-        " the same colour, one line for each primary claim. Means and 95 % intervals over draws, side by side; on"
-        f" photographs they are corrected for the overlap of the splits. Grey band: ±{MARGIN:g} point. ERM is plain"
+        " the same colour, one line for each primary claim (in brackets). Means and 95 % intervals over draws, side by"
+        " side; on photographs they are corrected for the overlap of the splits. An interval that ends at the edge of a"
+        f" panel reaches beyond it. The panels have scales of their own. Grey band: ±{MARGIN:g} point. ERM is plain"
         " fine-tuning."
     )
 
@@ -337,15 +342,15 @@ def differences_by_n_f(settings: dict[str, SettingRows]) -> str:  # Markdown
 
 # %% ../../nbs/study/24_names.ipynb #298a5b18
 NAME_LEGEND = f"""\
-Differences in points, with 95 % intervals over draws, which are not corrected for the number of claims. p: paired t
-test, corrected by Holm's method for primary claims, and approximately corrected for overlap on photographs. Wilcoxon:
-corrected for neither. Equivalence: the larger p of two one-sided tests against ±{MARGIN:g} point, not corrected; they
-ask whether the 90 % interval lies inside the margin. Verdict: by pooled acc_h (its accuracies are over all test
-images of the common or the rare classes); beside it the verdicts by class-mean acc_h (a mean over classes on each
-side) and mean recall. Detectable: where nothing was decided, the true difference in points that the uncorrected test
-would find in 80 % of such experiments. As trained: without γ. All claims but M4 to M6 have γ on both sides. Without
-images of rare classes M2 and M7 are on the AUSUC, a measure over all γ. The draws of Fashion-MNIST share one test
-set, so their intervals do not cover the choice of its images.
+“>” is the direction of a claim. Differences in points, with 95 % intervals over draws, which are not corrected for
+the number of claims. p: paired t test, corrected by Holm's method for primary claims, and approximately corrected for
+overlap on photographs. Wilcoxon: corrected for neither. Equivalence: the larger p of two one-sided tests against
+±{MARGIN:g} point, not corrected; they ask whether the 90 % interval lies inside the margin. Verdict: by pooled acc_h
+(its accuracies are over all test images of the common or the rare classes); beside it the verdicts by class-mean
+acc_h (a mean over classes on each side) and mean recall. Detectable: where nothing was decided, the true difference
+in points that the uncorrected test would find in 80 % of such experiments. As trained: without γ. All claims but M4
+to M6 have γ on both sides. Without images of rare classes M2 and M7 are on the AUSUC, a measure over all γ. The draws
+of Fashion-MNIST share one test set, so their intervals do not cover the choice of its images.
 """
 
 

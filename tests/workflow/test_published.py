@@ -164,6 +164,7 @@ def test_the_text_on_class_names_tells_the_secondary_verdicts_of_fashion_mnist(r
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| M")]
     verdicts = {(cell[2], cell[1].split(":")[0]): cell[8] for cell in cells}
     assert {verdicts["F", claim] for claim in ("M4", "M6", "M11")} == {"**contradicted**"}
+    assert verdicts["F", "M9"] == "**equivalent**"
     assert {verdicts[key] for key in (("F", "M10"), ("F-zero", "M2"), ("F-zero", "M7"))} == {"**supported**"}
 
 
