@@ -54,7 +54,7 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
         *("evidence/verdicts", "evidence/test_images"),
     ],
     "figures/class_names.md": [
-        *("names/by_n_f", "names/section_5", "names/name_answers", "names/name_verdicts", "names/name_by_n_f"),
+        *("names/section_5", "names/by_n_f", "names/name_by_n_f", "names/name_answers", "names/name_verdicts"),
         *("names/name_test_images", "names/zero_shot", "names/name_sensitivity", "names/wrong_labels"),
         "names/name_costs",
     ],
