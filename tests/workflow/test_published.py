@@ -169,7 +169,7 @@ def test_the_text_on_class_names_tells_the_secondary_verdicts_of_fashion_mnist(r
 
 
 def test_the_text_on_wrong_labels_tells_what_its_table_has(root):
-    "With 20 % wrong labels, the joint VAE less either other method lies below zero; VAE sampling loses least everywhere."
+    "With 20 % wrong labels, the joint VAE loses more than both others; VAE sampling always loses least."
     lines = (root / "figures/names/wrong_labels.md").read_text().splitlines()
     cells = [cell for line in lines if line.startswith("| 20%") for cell in line.split("|")[-3:-1]]
     ends = [cell.split(",")[1].strip(" ]") for cell in cells]
