@@ -39,14 +39,17 @@ endif
 	@cat runs/report/evidence/summary.md runs/report/evidence/answer.md runs/report/evidence/verdicts.md
 
 # A report of each setting, and one of the claims
-reports: report-of-evidence $(patsubst $(ROWS)/%/studies.jsonl.gz,report-of-%,$(wildcard $(ROWS)/*/studies.jsonl.gz))
+reports: report-of-evidence $(if $(wildcard $(ROWS)/*-names/studies.jsonl.gz),report-of-names) \
+  $(filter-out %-names %-zero-shot %-wrong-labels,\
+  $(patsubst $(ROWS)/%/studies.jsonl.gz,report-of-%,$(wildcard $(ROWS)/*/studies.jsonl.gz)))
 
 report-of-evidence: override NOTEBOOKS = 21_verdicts 27_second_search 19_senders
+report-of-names: override NOTEBOOKS = 24_names 26_names_sensitivity
 report-of-%: override NOTEBOOKS = 14_statistics 16_comparison
 report-of-%:
 	@mkdir -p "runs/studies/$*"
 	@all=; given='{"rows": "$(ROWS)", "out": "runs/report"'; \
-	[ "$*" = evidence ] || given="$$given, \"dataset\": \"$*\""; \
+	case "$*" in evidence|names) ;; *) given="$$given, \"dataset\": \"$*\"";; esac; \
 	for name in $(NOTEBOOKS); do all="$$all$${all:+, }\"nbs/study/$$name.ipynb\": $$given}"; done; \
 	python workflow/run_notebooks.py "runs/studies/$*" "{$$all}" > "runs/studies/$*.log" 2>&1 \
 	  || { python workflow/why.py $$? "runs/studies/$*.log"; exit 1; }
@@ -84,6 +87,7 @@ soak: .venv/installed
 # Each stage beside the usual alternatives, on this machine, which should have nothing else to do: an hour and a half
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
+	pytest -q tests/unit/test_bench.py -k "their_vae or library"
 	python benchmarks/bench.py
 	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import numpy as np
 import torch
@@ -125,6 +126,49 @@ def pythae_vae(
         BaseTrainer(model, rows[0], rows[1], how).train()
     logging.disable(logging.NOTSET)
     return _vae_val_loss(net.to(device), x_val.to(device), beta)
+
+
+def multivae_loss(
+    networks: dict[str, nn.Module],  # image and name, each with encode and decode
+    values: dict[str, Tensor],  # image: (B, D), name: (B, M)
+    kind: str,  # product or mixture
+    beta: float,  # of a product; the library's mixture has none
+    noise: Tensor,  # (B, L), the same for every sample
+) -> float:  # mean of a pair, less the constant of the Laplace densities
+    "The loss that the library multivae gives to our two encoders and decoders."
+    from multivae.data.datasets.base import MultimodalBaseDataset
+    from multivae.models import MMVAE, MVAE, MMVAEConfig, MVAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self, vae: nn.Module):
+            BaseEncoder.__init__(self)
+            self.vae, self.latent_dim = vae, noise.shape[1]
+
+        def forward(self, rows):
+            mu, logvar = self.vae.encode(rows)
+            return ModelOutput(embedding=mu, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def __init__(self, vae: nn.Module):
+            BaseDecoder.__init__(self)
+            self.vae, self.latent_dim = vae, noise.shape[1]
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.vae.decode(z))
+
+    shared = {"n_modalities": 2, "latent_dim": noise.shape[1], "decoders_dist": dict.fromkeys(values, "laplace")}
+    parts = [{name: part(vae) for name, vae in networks.items()} for part in (Encoder, Decoder)]
+    if kind == "product":
+        model = MVAE(MVAEConfig(**shared, warmup=0, beta=beta), *parts)
+    else:
+        model = MMVAE(MMVAEConfig(**shared, K=1, prior_and_posterior_dist="normal", loss="iwae_looser"), *parts)
+    fixed = lambda self, shape=(): self.mean + self.stddev * noise.expand(*shape, *noise.shape)
+    with mock.patch.object(torch.distributions.Normal, "rsample", fixed):
+        loss = model(MultimodalBaseDataset(values)).loss.item()
+    numbers = sum(v.shape[1] for v in values.values()) * (2 if kind == "product" else 1)  # each is decoded so often
+    return loss / (1 if kind == "product" else len(noise)) - numbers * float(np.log(2))
 
 
 class Repeats(Dataset):

@@ -18,8 +18,8 @@ from pathlib import Path
 import yaml
 
 from fashion_vae.data import split_counts
-from fashion_vae.lib.arms import study_arms, table_arms
-from fashion_vae.lib.config import DataConfig, RunConfig, read_parameters, run_id, source_name
+from fashion_vae.lib.arms import parse_arm, study_arms, table_arms
+from fashion_vae.lib.config import DataConfig, RunConfig, ZeroShotConfig, read_parameters, run_id, source_name
 from fashion_vae.lib.files import InputError, atomic_write, check_choice, file_name, resolve_path
 from fashion_vae.lib.listing import content_key, file_version, list_images
 from fashion_vae.lib.photos import drop_small_classes
@@ -30,6 +30,14 @@ VARIABLES = {"dataset": "DATA", "root": "ROOT", "csv": "CSV", "protocol": "PROTO
 DATA, RESULTS = "nbs/00_data.ipynb", "nbs/04_results.ipynb"
 FIGURES = ("methods", "figure1", "figure2", "figure3", "figure4", "recall", "confusion", "latents")
 FIGURE_FILES = ("svg", "png", "txt")  # txt: the caption
+CONTROLS = {  # notebook that runs the arms of a study -> parameters of its runs, name of its rows
+    "10_controls": (RunConfig, "controls"),
+    "22_multimodal": (RunConfig, "names"),
+    "23_zero_shot": (ZeroShotConfig, "names"),
+    "25_label_noise": (RunConfig, "label_noise"),
+}
+WITH_IMAGES = 10  # n_f of 00_data where the runs have none: that of the other settings on the same images
+VARIANTS = {"all": "sensitivity", "names": "names_sensitivity"}  # lists of 13_sensitivity -> name of their rows
 
 
 # The settings: what all runs share
@@ -127,12 +135,15 @@ def row_files(arms: Iterable[str]) -> tuple[str, ...]:
 def make_stages(
     protocol: str,
     arms: str = "all",  # of the controls
+    controls: str = "10_controls",  # the notebook that runs them
+    variants: str = "all",  # of the sensitivity analysis
     photographs: bool = False,  # P leaves out augmented arms, and so does its search
 ) -> dict[str, Stage]:  # by name
     "The three notebooks of the paper, with the arms that lib/arms lists for its table, and those of the studies."
     tuned = [arm.name for arm in table_arms(protocol) if arm.kind.fine_tuned]
     heads = [arm.name for arm in table_arms(protocol) if not arm.kind.fine_tuned]
-    searched = [arm.name for arm in study_arms() if arm.has_grid and arm.k in (None, 50)]
+    own = study_arms() if arms == "all" or controls == "10_controls" else map(parse_arm, arms.split())
+    searched = [arm.name for arm in own if arm.has_grid and arm.k in (None, 50)]
     notebooks = {
         "nbs/01_backbone.ipynb": {"arms": " ".join(tuned)},
         "nbs/02_vae.ipynb": {},
@@ -141,12 +152,13 @@ def make_stages(
     latents = tuple(f"latents.{kind}" for kind in FIGURE_FILES)
     stages = [Stage("paper_run", notebooks, row_files([*tuned, "vae", *heads]) + latents)]
     for name, notebook, parameters in (
-        ("controls", "10_controls", {"arms": arms}),
+        ("controls", controls, {"arms": arms}),
         ("search", "12_search", {"pairs": "all", "arms": f"plain os50{'' if photographs else ' plain-aug os-aug50'}"}),
         ("head_search", "12_search", {"arms": " ".join(searched)}),
-        ("sensitivity", "13_sensitivity", {"arms": "all"}),
+        ("sensitivity", "13_sensitivity", {"arms": variants}),
     ):
-        files = (f"{name}.jsonl", f"{name}.run.json")
+        file = {"controls": CONTROLS[controls][1], "sensitivity": VARIANTS[variants]}.get(name, name)
+        files = (f"{file}.jsonl", f"{file}.run.json")
         stages.append(Stage(name, {f"nbs/study/{notebook}.ipynb": parameters}, files))
     return {stage.name: stage for stage in stages}
 
@@ -222,8 +234,12 @@ class Grid:
         # The tables compare fine-tuned networks with heads on their features; others have the studies alone
         self.has_tables = self.config.setting == self.config.data_name
         arms = self.settings.pop("arms", "all")
-        self.stages = make_stages(self.config.protocol, arms, bool(self.photographs))
-        self.has_sensitivity = self.has_tables and not self.natural and arms == "all"
+        controls = check_choice("--config study", config.get("study", "10_controls"), CONTROLS)
+        self.model = CONTROLS[controls][0]
+        variants = check_choice("--config variants", config.get("variants", "all"), VARIANTS)
+        self.stages = make_stages(self.config.protocol, arms, controls, variants, bool(self.photographs))
+        asked = arms == "all" or variants != "all"
+        self.has_sensitivity = self.has_tables and not self.natural and asked
         self._make_all_runs(config)
 
     def _make_all_runs(self, config: dict) -> None:
@@ -252,7 +268,7 @@ class Grid:
 
     def _make_runs(self, n_f: list, draws: Iterable[int], seeds: Iterable[int]) -> dict[str, RunConfig]:
         fields = [{"n_f": n, "draw": d, "seed": s} for n in n_f for d in draws for s in seeds]
-        runs = [read_parameters(self.settings | own, RunConfig) for own in fields]
+        runs = [read_parameters(self.settings | own, self.model) for own in fields]
         return {run_id(run): run for run in runs}
 
     def parameters(self, stage: Stage, wildcards) -> str:  # JSON: notebook -> parameters
@@ -265,7 +281,8 @@ class Grid:
     def data_parameters(self) -> str:  # JSON
         "The same for 00_data."
         names = [name for name in (*VARIABLES, "group", "min_images") if name in DataConfig.model_fields]
-        given = {name: self.settings.get(name) for name in names} | {"n_f": self.by_id[self.first].n_f}
+        n_f = self.by_id[self.first].n_f
+        given = {name: self.settings.get(name) for name in names} | {"n_f": WITH_IMAGES if n_f == 0 else n_f}
         return json.dumps({DATA: {name: value for name, value in given.items() if value is not None}})
 
     def results_parameters(self) -> str:  # JSON

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'REGISTERED', 'EMBEDDED_SETS', 'Auto', 'WORD', 'Word', 'Text', 'FINE_TUNED_FEATURES', 'FEATURE_SUFFIXES',
            'FEATURE_FILE', 'BACKBONE_OF', 'WEIGHTS_OF', 'NOT_IDENTITY', 'BaseConfig', 'DataConfig', 'is_feature_file',
-           'is_frozen', 'find_feature_file', 'RunConfig', 'identity_fields', 'source_name', 'run_id', 'read_parameters',
-           'checked']
+           'is_frozen', 'find_feature_file', 'RunConfig', 'ZeroShotConfig', 'identity_fields', 'source_name', 'run_id',
+           'read_parameters', 'checked']
 
 # %% ../../nbs/lib/config.ipynb #b354c387
 import ast
@@ -138,6 +138,7 @@ class RunConfig(DataConfig):
     epochs: Auto | Annotated[int, Field(ge=1, le=1000)] = Field("auto", description="auto, or a number from 1 to 1,000")
     features: Text = Field("plain", description=f"plain, imagenet, osbal, os<k> with k up to 9,999, or {FEATURE_FILE}")
     arms: str = Field("plain", min_length=1, description="names of arms with blanks between them")
+    names: Text = Field("", description="a CSV file with the column class, and a description or a vector of each class")
     threads: int = Field(1, ge=1, le=os.cpu_count(), description="a whole number from 1 to the number of cores")
     nproc: int = Field(1, ge=1, le=1024, description="a whole number from 1 to 1,024")
 
@@ -188,9 +189,16 @@ class RunConfig(DataConfig):
         "Data set and features, as rows and folders have it; features of plain fine-tuning go without saying."
         return self.data_name + f"-{source_name(self.features)}" * (self.features != "plain")
 
+
+class ZeroShotConfig(RunConfig):
+    "A run without images of rare classes, which one study allows."
+
+    n_f: Literal[0] = Field(0, description="0: no training images of rare classes")
+    protocol: Literal["gfsl"] = Field("gfsl", description="gfsl: all images of some classes are removed")
+
 # %% ../../nbs/lib/config.ipynb #8481667f
 # the paths of a run; or recorded in the configuration of a stage
-NOT_IDENTITY = {"root", "csv", "runs", "arms", "device", "side", "features", "precision", "batch", "epochs"}
+NOT_IDENTITY = {"root", "csv", "names", "runs", "arms", "device", "side", "features", "precision", "batch", "epochs"}
 
 
 def identity_fields(config: RunConfig) -> dict:

@@ -62,6 +62,7 @@ class HeadData:
     k: int | str = 1  # arms with one k see their images in one order
     loss: Callable = cross_entropy  # (logits, labels, epoch) -> (H,)
     logits: Callable = linear_heads  # (inputs, weight, bias) -> (B, H, C)
+    start: tuple[Tensor, Tensor] | None = None  # first weights, (C, D'), and bias, (C,); None: random
 
 # %% ../../nbs/lib/heads.ipynb #f3a241d6
 class BestEpoch:
@@ -112,6 +113,10 @@ def init_heads(features, data: HeadData, config: HeadConfig) -> tuple[Heads, Ten
     device, g = data.epoch_indices.device, features.rng("head", data.k)
     width, classes = data.eval_inputs["val"].shape[1], len(features.split.images.classes)
     heads = init_module(lambda: Heads(width, classes, len(config.candidates)), g).to(device)
+    if data.start:
+        with torch.no_grad():
+            heads.weight.copy_(data.start[0])  # the same for all candidates
+            heads.bias.copy_(data.start[1])
     lr, decay = (torch.tensor(v, device=device) for v in zip(*config.candidates, strict=True))
     return heads, lr / config.lr, decay, g
 

@@ -35,9 +35,10 @@ def metrics(
     counts = np.asarray(counts)
     correct = np.diag(counts)
     total = counts.sum(1)
-    recall = correct / total
     rare = np.isin(np.arange(len(counts)), minority)
-    majority_acc, minority_acc = (float(correct[g].sum() / total[g].sum()) for g in (~rare, rare))
+    with np.errstate(invalid="ignore"):  # NaN if there are no images
+        recall = correct / total
+        majority_acc, minority_acc = (float(correct[g].sum() / total[g].sum()) for g in (~rare, rare))
     return {
         "acc_h": harmonic(majority_acc, minority_acc),
         "acc": float(correct.sum() / total.sum()),
@@ -54,9 +55,12 @@ def validation_metrics(
     y: np.ndarray,  # (N,) labels
     minority: tuple[int, ...],
 ) -> dict[str, np.ndarray]:  # val_acc_h and val_acc, (H,)
-    "acc_h and accuracy of each candidate."
-    correct = (logits.argmax(2) == y[:, None]).astype(np.float64)
+    "acc_h and accuracy of each candidate. Without rare images: 0, and the accuracy among common classes."
     rare = np.isin(y, minority)
+    if not rare.any():  # if rare classes were allowed, a candidate that never answers with one would win
+        correct = split_answers(logits, minority)[1] == y[:, None]
+        return {"val_acc_h": np.zeros(logits.shape[1]), "val_acc": correct.mean(0)}
+    correct = (logits.argmax(2) == y[:, None]).astype(np.float64)
     a, b = correct[~rare].mean(0), correct[rare].mean(0)
     with np.errstate(invalid="ignore"):
         acc_h = np.nan_to_num(2 * a * b / (a + b))
@@ -140,6 +144,9 @@ def best_gammas(
     "The γ of each candidate with the largest acc_h on these images."
     margin, as_common, as_rare = split_answers(logits, minority)
     is_rare = np.isin(y, minority)[:, None]
+    if not is_rare.any():  # nothing tells which γ is better
+        scores = validation_metrics(logits, y, minority)
+        return [{"gamma": 0.0} | {name: float(v[h]) for name, v in scores.items()} for h in range(logits.shape[1])]
     common, rare = (as_common == y[:, None]) & ~is_rare, (as_rare == y[:, None]) & is_rare
     n_common = int((~is_rare).sum())
     return [best_gamma(margin[:, h], common[:, h], rare[:, h], n_common) for h in range(logits.shape[1])]

@@ -82,7 +82,7 @@ def input_kind(
     if not parse_arm(arm).kind.linear:
         raise InputError(f"arm {arm!r}: it cannot be saved, because a model holds linear classifiers, and this is none")
     kind = parse_arm(arm).kind.input
-    if kind == "[x; z′]":
+    if "z′" in kind:
         raise InputError(f"arm {arm!r}: it cannot be saved, because a model holds the VAE of the other arms alone")
     return "x" if is_frozen(features) and kind == "own head" else kind
 

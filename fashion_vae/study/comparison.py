@@ -375,13 +375,15 @@ def variants_of(
 def sensitivity_effects(
     scored: pd.DataFrame,  # as above
     arm: Arm = VARIED[0],
+    ending: str = "",  # of the measures: "" as trained, "_gamma" with γ
 ) -> dict[str, dict[int, np.ndarray]]:  # variant -> n_f -> (J, S), largest first
     "What each variant changes, and what the other definition of acc_h would change."
     scored = variants_of(scored, arm)
     default = next(a for a in scored["arm"] if ":" not in a)  # variants are called "choice: value"
-    effects = {a: by_draw(paired_difference(scored, a, default)) for a in scored["arm"].unique() if a != default}
+    acc_h, others = f"acc_h{ending}", [a for a in scored["arm"].unique() if a != default]
+    effects = {a: by_draw(paired_difference(scored, a, default, acc_h)) for a in others}
     runs = scored[scored["arm"] == default].set_index(["n_f", "draw", "seed"])
-    other = by_draw(runs["acc_h_class"] - runs["acc_h"])
+    other = by_draw(runs[f"acc_h_class{ending}"] - runs[acc_h])
     if any(np.abs(part).max() > 1e-9 for part in other.values()):
         effects[CLASS_MEAN] = other
     size = {a: max(abs(part.mean()) for part in parts.values()) for a, parts in effects.items()}
@@ -447,11 +449,11 @@ def figure_sensitivity(
     return figure, caption + "A number at the margin is the mean of a change that lies beyond the axis."
 
 # %% ../../nbs/study/16_comparison.ipynb #17a0c162
-def sensitivity_table(scored: pd.DataFrame) -> str:  # Markdown
+def sensitivity_table(scored: pd.DataFrame, ending: str = "") -> str:  # Markdown; ending: as above
     "Change in acc_h by each variant, for the varied arms side by side."
     n_fs = sorted(scored["n_f"].unique())
     arms = [arm for arm in VARIED if len(variants_of(scored, arm))]
-    effects = {arm: sensitivity_effects(scored, arm) for arm in arms}
+    effects = {arm: sensitivity_effects(scored, arm, ending) for arm in arms}
     columns, lines = [(arm, n) for arm in arms for n in n_fs], []
     for name in effects[arms[0]]:
         known = [effects[arm].get(name) for arm, _ in columns]

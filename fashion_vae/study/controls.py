@@ -38,6 +38,7 @@ from ..lib.heads import FittedHead, HeadData, cross_entropy, cross_entropy_each,
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, principal_axes
 from ..lib.records import make_row
+from .multimodal import run_vectors
 from .representations import SCALE
 
 # %% ../../nbs/study/10_controls.ipynb #17a0c0de
@@ -66,7 +67,8 @@ def unavailable(
     arm: Arm,
 ) -> str:  # the reason, or nothing
     "Why an arm cannot be run on the data and features of a run."
-    fewest = np.bincount(run.split.labels("train"))[list(run.split.minority)].min()
+    counts = np.bincount(run.split.labels("train"), minlength=len(run.split.images.classes))
+    fewest = counts[list(run.split.minority)].min()
     if fewest < arm.kind.min_images:
         needed = f"it needs {arm.kind.min_images} training images of each rare class"
         return f"{needed}, and one class has {fewest}"
@@ -83,6 +85,8 @@ def requested_arms(run: Run) -> list[Arm]:
             setting = f"features = {run.config.features!r}, protocol = {run.config.protocol!r}"
             advice = "leave it out, or set arms = all"
             raise InputError(f"parameter arms: {arm.name!r} with {setting}: {reason}; {advice}")
+    if any(arm.kind.names_k for arm in asked):
+        run_vectors(run)  # a class without a name ends the run here
     return asked
 
 # %% ../../nbs/study/10_controls.ipynb #6b7dceed

@@ -78,7 +78,7 @@ class Claim:
     b: str
     n_f: tuple[int, ...] = ALL_N_F
     parts: Literal["each", "mean", "peak"] = "mean"
-    measure: Literal["acc_h", "acc"] = "acc_h"
+    measure: Literal["acc_h", "acc", "ausuc"] = "acc_h"  # ausuc: see 23_zero_shot
     ending: Literal["", "_acc", "_gamma"] = ""  # which choice of a classifier
     primary: bool = False
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VARIED', 'IN_BRACKETS', 'AS_IT_IS', 'figure_varied', 'Variant', 'varied_arm', 'vae_variants', 'one_z',
-           'sampled_at_test', 'head_variants', 'feature_variants', 'all_variants', 'variant_row', 'variant_table',
-           'figure_variants']
+           'sampled_at_test', 'head_variants', 'feature_variants', 'all_variants', 'joint_variants', 'variant_head',
+           'variant_row', 'variant_table', 'figure_variants']
 
 # %% ../../nbs/study/13_sensitivity.ipynb #2528ae97
 from collections.abc import Callable
@@ -19,10 +19,11 @@ from torch import Tensor
 from ..classifier import FeatureSet, latent_head
 from ..lib.arms import KINDS, PROPOSED, Arm
 from ..lib.defaults import HeadConfig, VaeConfig
-from ..lib.heads import HeadData, train_heads
+from ..lib.heads import FittedHead, HeadData, train_heads
 from ..lib.metrics import metrics, minority_labels
 from ..lib.plots import COMMON, RARE, WIDTH, plain_log_ticks, principal_axes, short_name
 from ..pipeline import Run, feature_identity, feature_set, head_row
+from .multimodal import JointConfig, joint_arm
 from ..vae import beta_at, sample_latents
 
 # %% ../../nbs/study/13_sensitivity.ipynb #a56922e1
@@ -70,8 +71,8 @@ def figure_varied(run: Run, features: FeatureSet):  # figure, caption
     return figure, caption + " an epoch with k = 50. Right: the share of rare images among those of an epoch."
 
 # %% ../../nbs/study/13_sensitivity.ipynb #47cdb26e
-VARIED = tuple(Arm(KINDS[kind], 50) for kind in (PROPOSED, "crt"))  # the arms whose choices are changed
-IN_BRACKETS = f" ({VARIED[1].name})"  # behind the variants of the second
+VARIED = tuple(Arm(KINDS[kind], 50) for kind in (PROPOSED, "crt", "cada", "cada-permuted"))  # whose choices change
+IN_BRACKETS = {arm.kind.name: f" ({arm.name})" for arm in VARIED[1:]}  # behind the variants of all but the first
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Variant:
     choice: str
     value: str  # "": nothing is changed
     vae: dict = field(default_factory=dict)  # fields of VaeConfig
+    joint: dict = field(default_factory=dict)  # fields of JointConfig
     head: dict = field(default_factory=dict)  # fields of HeadConfig
     rules: dict = field(default_factory=dict)  # epoch_metric, head_metric of train_heads
     k: int | str = VARIED[0].k
@@ -91,7 +93,7 @@ class Variant:
     @property
     def name(self) -> str:  # of its row
         name = f"{self.choice}: {self.value}" if self.value else self.choice
-        return name + IN_BRACKETS * (self.kind != PROPOSED)
+        return name + IN_BRACKETS.get(self.kind, "")
 
 
 AS_IT_IS = Variant("as it is", "")
@@ -99,8 +101,8 @@ AS_IT_IS = Variant("as it is", "")
 
 def varied_arm(name: str) -> tuple[Arm, str]:  # name of a variant -> its arm, and the name without it
     "Which arm a variant belongs to."
-    is_retrained = name.endswith(IN_BRACKETS)
-    return VARIED[is_retrained], name.removesuffix(IN_BRACKETS)
+    arm = next((arm for arm in VARIED[1:] if name.endswith(IN_BRACKETS[arm.kind.name])), VARIED[0])
+    return arm, name.removesuffix(IN_BRACKETS.get(arm.kind.name, ""))
 
 # %% ../../nbs/study/13_sensitivity.ipynb #9179a2f9
 def vae_variants(
@@ -172,17 +174,40 @@ def all_variants(run: Run) -> list[Variant]:
     without_vae = [variant for variant in variants if not variant.vae and variant.data is None]
     return variants + [replace(variant, kind=VARIED[1].kind.name) for variant in without_vae]
 
+# %% ../../nbs/study/13_sensitivity.ipynb #13a7a002
+def joint_variants() -> list[Variant]:
+    "The default and the choices of the joint VAE of images and class names, with right and with permuted names."
+    beta, distance = JointConfig().beta, JointConfig().distance
+    changes = {
+        ("as it is", ""): {},
+        ("joint VAE", "product of experts"): {"joint": "product"},
+        ("joint VAE", "mixture of experts"): {"joint": "mixture"},
+        ("names", "of length 1 and not standardised"): {"unit_names": True},
+        ("β and δ", "× 10"): {"beta": beta * 10, "distance": distance * 10},
+        ("δ", "× 2"): {"distance": distance * 2},
+    }
+    kinds = [arm.kind.name for arm in VARIED[2:]]
+    return [Variant(*names, joint=joint, kind=kind) for kind in kinds for names, joint in changes.items()]
+
 # %% ../../nbs/study/13_sensitivity.ipynb #89f21971
+def variant_head(run: Run, features: FeatureSet, variant: Variant) -> FittedHead:
+    "The classifier of a variant."
+    arm = Arm(KINDS[variant.kind], variant.k)
+    if arm in VARIED[2:]:
+        return joint_arm(run, features, arm, **variant.joint)
+    data = latent_head(run, features, arm)
+    data = variant.data(features, data) if variant.data else data
+    return train_heads(features, data, run.head, **variant.rules)
+
+
 def variant_row(run: Run, variant: Variant) -> dict:
     "Run an arm with one choice changed."
     run = replace(run, head=run.head.model_copy(update=variant.head))
     other = run.config.model_copy(update={"features": variant.features or run.config.features})
     features = feature_set(replace(run, config=other), run.vae.model_copy(update=variant.vae))
-    data = latent_head(run, features, Arm(KINDS[variant.kind], variant.k))
-    data = variant.data(features, data) if variant.data else data
-    fitted = replace(train_heads(features, data, run.head, **variant.rules), extra={"k": variant.k})
+    fitted = variant_head(run, features, variant)
     changed = {"vae": variant.vae, "head": variant.head} | feature_identity(replace(run, config=other)) | variant.rules
-    row = head_row(run, features, variant.name, fitted, changed)
+    row = head_row(run, features, variant.name, replace(fitted, extra=fitted.extra | {"k": variant.k}), changed)
     return {name: value for name, value in row.items() if name != "history"}
 
 # %% ../../nbs/study/13_sensitivity.ipynb #17a0c131
@@ -209,4 +234,5 @@ def figure_variants(rows: list[dict], default: dict):  # figure, caption
     ax.grid(False, axis="y")
     figure.legend(loc="outside upper center", ncols=2)
     caption = f"acc_h with one choice changed, on one split of {default['dataset']}. The line marks"
-    return figure, f"{caption} {VARIED[0].label} with the choices as they are; one split proves no difference."
+    caption = f"{caption} {varied_arm(default['arm'])[0].label} with the choices as they are;"
+    return figure, f"{caption} one split proves no difference."

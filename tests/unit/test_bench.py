@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from fashion_vae.lib.defaults import VaeConfig
-from fashion_vae.lib.training import Rng
+from fashion_vae.lib.training import Rng, init_module
+from fashion_vae.study import multimodal
 from fashion_vae.study.speed import CARD, WAITS, WORKS
 from fashion_vae.vae import train_vae
 
@@ -72,6 +73,20 @@ def test_their_vae_reaches_the_loss_of_ours(bench, peer):
     theirs = [getattr(bench.peers, peer)(x[:500], x[500:], **given, seed=s) for s in range(2)]
     ours = [train_vae(x[:500], x[500:], config, Rng((s,)))[1][-1]["val_loss"] for s in range(2)]
     assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.15)
+
+
+@pytest.mark.parametrize("kind,beta", [("product", 1.0), ("product", 0.25), ("mixture", 1.0)])
+def test_the_losses_of_the_joint_vaes_are_those_of_the_library(bench, monkeypatch, kind, beta):
+    "The library's mixture has no β."
+    if not find_spec("multivae"):
+        pytest.skip("multivae comes with make bench")
+    g, config = torch.Generator().manual_seed(0), VaeConfig(hidden=7, latents=4)
+    joint = init_module(lambda: multimodal.JointVAE(5, 6, config, multimodal.JointConfig(joint=kind)), g)
+    x, a, noise = (torch.randn(9, width, generator=g) for width in (5, 6, 4))
+    monkeypatch.setattr(multimodal, "sample_latents", lambda mu, logvar, g: mu + (logvar / 2).exp() * noise)
+    ours = multimodal.joint_loss(joint, x, a, {"beta": beta}, g)["loss"].item()
+    given = {"image": joint.image, "name": joint.name}, {"image": x, "name": a}
+    assert ours == pytest.approx(bench.peers.multivae_loss(*given, kind, beta, noise), abs=1e-4)
 
 
 def test_every_comparison_runs_and_learns(bench, small, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from fashion_vae.study.sensitivity import (
     VARIED,
     all_variants,
     head_variants,
+    joint_variants,
     one_z,
     sampled_at_test,
     vae_variants,
@@ -158,13 +159,27 @@ def test_a_name_leads_to_its_arm_and_its_variant(run):
         assert replace(variant, kind="vae").name == name
 
 
+def test_variants_of_the_joint_vae_have_their_arm_in_brackets():
+    for variant in joint_variants():
+        arm, name = varied_arm(variant.name)
+        assert arm.kind.name == variant.kind and variant.name == f"{name} ({arm.name})"
+    names = {arm: [v.value for v in joint_variants() if v.kind == arm.kind.name] for arm in VARIED[2:]}
+    assert names[VARIED[2]] == names[VARIED[3]] and [arm.name for arm in names] == ["cada50", "cada-permuted50"]
+
+
+def test_a_table_of_the_joint_vae_alone_has_gamma_where_it_is_asked_for():
+    scored = made_up({"as it is (cada50)": 0, "δ: × 2 (cada50)": 2}).assign(acc_h_gamma=50.0, acc_h_class_gamma=50.0)
+    assert "+2.0" in sensitivity_table(scored) and "+0.0" in sensitivity_table(scored, "_gamma")
+    assert "aligned with names ×50, n_f = 10" in sensitivity_table(scored).splitlines()[0]
+
+
 def test_the_arms_stand_side_by_side():
     def row(arm: str, right: int) -> dict:
         counts = [[right, 10 - right], [10 - right, right]]
         return {"arm": arm, "classes": ["a", "b"], "minority_classes": ["b"], "confusion": {"test": counts}}
 
     table = variant_table([row("as it is", 8), row("β: 0", 7), row("as it is (crt50)", 6)])
-    assert list(table.columns) == [arm.label for arm in VARIED] and list(table.index) == ["as it is", "β: 0"]
+    assert list(table.columns) == [arm.label for arm in VARIED[:2]] and list(table.index) == ["as it is", "β: 0"]
     assert table.iloc[0].tolist() == pytest.approx([80, 60]) and np.isnan(table.iloc[1, 1])
 
 
@@ -180,7 +195,7 @@ def made_up(changes: dict[str, float]) -> pd.DataFrame:
 
 def test_effects_are_within_an_arm():
     scored = made_up({"as it is": 0, "k: 10": -3, "β: 0": 1, "as it is (crt50)": 5, "k: 10 (crt50)": 3})
-    own, other = (sensitivity_effects(scored, arm) for arm in VARIED)
+    own, other = (sensitivity_effects(scored, arm) for arm in VARIED[:2])
     assert list(own) == ["k: 10", "β: 0"] and list(other) == ["k: 10"]
     assert np.allclose(own["k: 10"][10], -3) and np.allclose(other["k: 10"][10], -2)
     lines = sensitivity_table(scored).splitlines()

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from fashion_vae.lib import arms
+from fashion_vae.lib.config import DataConfig, read_parameters
 from fashion_vae.lib.files import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,52 @@ def test_the_arms_of_a_study_can_be_chosen(make_grid):
     stages = make_grid(arms="plain crt50").stages
     assert stages["controls"].notebooks["nbs/study/10_controls.ipynb"] == {"arms": "plain crt50"}
     assert "os30" in stages["paper_run"].notebooks["nbs/01_backbone.ipynb"]["arms"]
+
+
+def test_a_study_of_its_own_has_its_own_notebook_rows_and_least_n_f(make_grid):
+    names = make_grid(study="22_multimodal", arms="z50 cada50", label="names", n_f=[1, 10])
+    stage = names.stages["controls"]
+    assert stage.notebooks == {"nbs/study/22_multimodal.ipynb": {"arms": "z50 cada50"}}
+    assert stage.files == ("names.jsonl", "names.run.json")  # beside the rows of 10_controls
+    assert names.gathered()["studies.jsonl.gz"][0].endswith("/names.jsonl")
+    assert "sensitivity" not in names.studies
+    zero = make_grid(study="23_zero_shot", arms="cadabal", n_f=[0])
+    assert {run.n_f for run in zero.runs.values()} == {0} and all("-nf0-" in run for run in zero.runs)
+    with pytest.raises(InputError, match="--config study = '22': allowed are"):
+        make_grid(study="22")
+    with pytest.raises(InputError, match="parameter n_f = 5: allowed is 0"):
+        make_grid(study="23_zero_shot", n_f=[5])
+
+
+def test_settings_on_the_same_photographs_check_them_in_the_same_way(root, make_grid):
+    "Otherwise the check runs again, and all rows of the other settings after it."
+    given = []
+    for name in ("P", "M-photographs", "M-zero-photographs"):
+        config = yaml.safe_load((root / f"workflow/evidence/{name}.yaml").read_text(encoding="utf-8"))
+        given.append(json.loads(make_grid(**config).data_parameters())["nbs/00_data.ipynb"])
+        assert read_parameters(given[-1], DataConfig).n_f == 10
+    assert given[0] == given[1] == given[2]
+
+
+def test_the_search_of_names_has_their_arms(make_grid):
+    names = make_grid(study="22_multimodal", arms="plain z50 cada50 textinit ridge-proto", label="names", n_f=[1, 10])
+    assert names.stages["head_search"].notebooks["nbs/study/12_search.ipynb"] == {"arms": "z50 cada50 textinit"}
+    assert "cada50" not in make_grid().stages["head_search"].notebooks["nbs/study/12_search.ipynb"]["arms"]
+    noise = make_grid(study="25_label_noise", arms="crt50 vae50 cada50", label="wrong-labels", n_f=[10])
+    assert noise.stages["controls"].files == ("label_noise.jsonl", "label_noise.run.json")
+
+
+def test_the_sensitivity_of_the_joint_vae_has_rows_of_its_own(make_grid):
+    given = {"dataset": "fashion-mnist-registered", "n_f": [1, 10], "draws": [10, 11], "seeds": [2, 3]}
+    own = make_grid(study="22_multimodal", arms="z50 cada50", label="names", variants="names", **given)
+    stage = own.stages["sensitivity"]
+    assert stage.notebooks == {"nbs/study/13_sensitivity.ipynb": {"arms": "names"}}
+    assert stage.files == ("names_sensitivity.jsonl", "names_sensitivity.run.json")  # beside those of other grids
+    assert {(run.n_f, run.draw, run.seed) for run in own.studies["sensitivity"].values()} == {(10, 10, 2), (10, 11, 2)}
+    assert own.gathered()["sensitivity.jsonl.gz"][0].endswith("/names_sensitivity.jsonl")
+    assert make_grid().stages["sensitivity"].files == ("sensitivity.jsonl", "sensitivity.run.json")
+    with pytest.raises(InputError, match="--config variants = 'cada': allowed are"):
+        make_grid(variants="cada")
 
 
 def test_other_features_have_the_studies_alone(make_grid):

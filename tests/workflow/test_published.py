@@ -23,6 +23,7 @@ from fashion_vae.lib import plots
 from fashion_vae.lib.files import sealed
 from fashion_vae.lib.report import update_blocks
 from fashion_vae.lib.rows import read_lines
+from fashion_vae.study.name_claims import COSTS
 from fashion_vae.study.registration import SETTINGS
 
 STUDIES = ("study/14_statistics", "study/16_comparison")
@@ -31,12 +32,15 @@ NOTEBOOKS = {  # setting -> what makes its tables
     "fashion-mnist-registered": STUDIES,
     "clothing-min200": (*STUDIES, "study/19_senders"),
     "evidence": ("study/21_verdicts", "study/27_second_search"),
+    "names": ("study/24_names", "study/26_names_sensitivity"),
     "speed": ("study/15_speed",),
 }
 ONLY_ROWS = {"clothing-min200-group-none"} | {SETTINGS[name].dataset for name in ("N", "N-tuned", "F-50", "F-few")}
+NAME_ROWS = {setting.dataset for setting in COSTS.values()}  # what the notebooks of "names" read
+NO_ROWS = {"evidence", "names", "speed"}  # made from rows of other settings
 ROOT = Path(__file__).parents[2]
 BLOCKS = {  # text -> its blocks; listed here, because a text without its marks does not tell that it had some
-    "README.md": ["evidence/summary", "evidence/answer"],
+    "README.md": ["evidence/summary", "evidence/answer", "names/section_5"],
     "docs/reliability.md": ["speed/faults"],
     "docs/speed.md": [
         *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
@@ -48,6 +52,11 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
         "evidence/choices",
         *(f"{setting}/gamma_differences" for setting in ("fashion-mnist-registered", "clothing-min200")),
         *("evidence/verdicts", "evidence/test_images"),
+    ],
+    "figures/class_names.md": [
+        *("names/section_5", "names/by_n_f", "names/name_by_n_f", "names/name_answers", "names/name_verdicts"),
+        *("names/name_test_images", "names/zero_shot", "names/name_sensitivity", "names/wrong_labels"),
+        "names/name_costs",
     ],
     "figures/methods.md": [
         *(f"fashion-mnist-registered/{name}" for name in ("training", "measures")),
@@ -146,7 +155,28 @@ def test_every_setting_that_is_published_is_made_again(root):
         return {path.name for path in (root / kind).iterdir() if path.is_dir()}
 
     assert folders("figures") == set(NOTEBOOKS)
-    assert folders("results") == (set(NOTEBOOKS) | ONLY_ROWS) - {"evidence", "speed"}
+    assert folders("results") == (set(NOTEBOOKS) | ONLY_ROWS | NAME_ROWS) - NO_ROWS
+
+
+def test_the_text_on_class_names_tells_the_secondary_verdicts_of_fashion_mnist(root):
+    "The page says which are lost and which are won, and that names help without images."
+    lines = (root / "figures/names/name_verdicts.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| M")]
+    verdicts = {(cell[2], cell[1].split(":")[0]): cell[8] for cell in cells}
+    assert {verdicts["F", claim] for claim in ("M4", "M6", "M11")} == {"**contradicted**"}
+    assert verdicts["F", "M9"] == "**equivalent**"
+    assert {verdicts[key] for key in (("F", "M10"), ("F-zero", "M2"), ("F-zero", "M7"))} == {"**supported**"}
+
+
+def test_the_text_on_wrong_labels_tells_what_its_table_has(root):
+    "With 20 % wrong labels, the joint VAE loses more than both others; VAE sampling always loses least."
+    lines = (root / "figures/names/wrong_labels.md").read_text().splitlines()
+    cells = [cell for line in lines if line.startswith("| 20%") for cell in line.split("|")[-3:-1]]
+    ends = [cell.split(",")[1].strip(" ]") for cell in cells]
+    assert len(ends) == 4 and max(map(float, ends)) < 0
+    for line in lines[2:]:
+        crt, vae, cada = (float(cell.split()[0]) for cell in line.split("|")[2:5])
+        assert vae > max(crt, cada)
 
 
 def test_the_blocks_of_the_texts_are_those_that_are_listed(root):
@@ -176,7 +206,7 @@ def test_the_table_of_draws_is_that_of_the_classes(root):
     assert table.to_csv().encode() == (folder / "draws.csv").read_bytes()
 
 
-@pytest.mark.parametrize("setting", sorted({*NOTEBOOKS, *ONLY_ROWS} - {"evidence", "speed"}))
+@pytest.mark.parametrize("setting", sorted({*NOTEBOOKS, *ONLY_ROWS, *NAME_ROWS} - NO_ROWS))
 def test_there_are_as_many_rows_as_the_runs_recorded(root, setting):
     for file in sorted((root / "results" / setting).glob("*runs.jsonl")):
         name = file.name.removesuffix("runs.jsonl").rstrip("_")
