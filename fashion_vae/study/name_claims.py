@@ -268,7 +268,7 @@ def if_corrected(name: str, results: dict[Key, ClaimResult]) -> str:  # name of 
         return f" This no would stay {corrected}."
     return f" This no is fragile: {corrected}, the answer would be “not decided”."
 
-
+# %% ../../nbs/study/24_names.ipynb #24sect03
 def section_5(results: dict[Key, ClaimResult]) -> str:  # Markdown, a paragraph for each primary setting
     "What the primary claims say about section 5 of the paper."
     text = []
