@@ -139,7 +139,7 @@ def claim(rows: Rows, setting: str, name: str, what: str = "difference") -> str:
 
 
 def senders(rows: Rows, arm: str) -> str:  # points
-    "acc_h at n_f = 10 under a split of single photographs, less that under a split by sender."
+    "acc_h at n_f = 10 under a split of single photographs, minus that under a split by sender."
     made = read_lines(rows.root / "results" / OLD_SPLIT / "studies.jsonl.gz")
     old = metrics_table([row for row in made if row["arm"] == arm])
     new = rows.scored("P").query(f"arm == {arm!r} and n_f == {SHARED_N_F}")
@@ -424,13 +424,13 @@ def primary_table(rows: Rows) -> str:
 
 
 def gamma_table(rows: Rows) -> str:
-    "Methods with γ less ERM, tuned for γ, at each n_f and on average."
+    "Methods with γ minus ERM, tuned for γ, at each n_f and on average."
     lines = []
     for arm, (words, has_vae) in WITH_GAMMA.items():
         parts = [*map(str, PAPER_N_F), "mean"]
         cells = [difference(rows, "F", f"{arm}_gamma", "plain-tuned-gamma_gamma", n_f) for n_f in parts]
         lines.append([words, has_vae, *cells])
-    columns = ["acc_h with γ, less that of ERM with γ", "VAE", *map(n_f_label, PAPER_N_F), "mean over $n_f$"]
+    columns = ["acc_h with γ, minus that of ERM with γ", "VAE", *map(n_f_label, PAPER_N_F), "mean over $n_f$"]
     return markdown_table(pd.DataFrame(lines, columns=columns), 2)
 
 

@@ -32,7 +32,7 @@ class Comparison:
         return self.scored.pivot_table(index="draw", columns="arm", values=measure)[self.arms]
 
     def gain(self, measure: str, arm: str) -> tuple[float, float, float]:  # mean and interval, in points
-        "A method less plain training. The 95 % intervals of all methods hold together (Bonferroni)."
+        "A method minus plain training. The 95 % intervals of all methods hold together (Bonferroni)."
         values, level = self.by_split(measure), 1 - 0.05 / max(1, len(self.arms) - 1)
         return mean_interval((values[arm] - values[BASELINE]).to_numpy(), self.test_share, level)
 

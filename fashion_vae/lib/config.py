@@ -48,7 +48,7 @@ class DataConfig(BaseConfig):
     )
     draw: int = Field(0, ge=0, lt=10**9, description="a whole number from 0 to 999,999,999")
     minority: Auto | Annotated[int, Field(ge=1, lt=10**9)] = Field(
-        "auto", description="auto, or a whole number from 1 to the number of classes less one"
+        "auto", description="auto, or a whole number from 1 to the number of classes minus one"
     )
     side: Auto | Annotated[int, Field(ge=1, le=4096)] = Field("auto", description="auto, or 1 to 4,096 pixels")
     group: Text = Field("auto", min_length=1, description="auto, none, or the name of a column")

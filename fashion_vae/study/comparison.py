@@ -168,7 +168,7 @@ def pair_table(
             differences = by_draw(paired_difference(scored, a, b, measure))
             line = [measure.replace("_gamma", " with γ"), parse_arm(a).label, parse_arm(b).label]
             lines.append(line + [format_difference(differences[n_f], overlap) for n_f in n_fs])
-    columns = ["points of", "arm", "less", *map(n_f_label, n_fs)]
+    columns = ["points of", "arm", "minus", *map(n_f_label, n_fs)]
     return markdown_table(pd.DataFrame(lines, columns=columns), 3) if lines else ""
 
 
@@ -289,14 +289,14 @@ def against_table(
     arm: str,
     dataset: str,
 ) -> str:  # Markdown
-    "acc_h of every arm less that of one arm, the largest mean first; without the arms of shuffled labels."
+    "acc_h of every arm minus that of one arm, the largest mean first; without the arms of shuffled labels."
     n_fs = sorted(scored["n_f"].unique())
     others = [a for a in scored["arm"].unique() if a != arm and parse_arm(a).kind != KINDS["null"]]
     differences = {a: by_draw(paired_difference(scored, a, arm)) for a in others}
     order = sorted(others, key=lambda a: -np.mean([part.mean() for part in differences[a].values()]))
     overlap = overlap_of(scored)
     lines = [[parse_arm(a).label, *(format_difference(differences[a][n], overlap) for n in n_fs)] for a in order]
-    head = f"**acc_h less that of {parse_arm(arm).label}**, points, on {escape_markdown(dataset)}; "
+    head = f"**acc_h minus that of {parse_arm(arm).label}**, points, on {escape_markdown(dataset)}; "
     head += f"{interval_label(scored['draw'].nunique())}, not corrected for their number."
     return head + "\n\n" + markdown_table(pd.DataFrame(lines, columns=["arm", *map(n_f_label, n_fs)]))
 

@@ -92,7 +92,7 @@ def noise_changes(scored: pd.DataFrame, n_f: int, measure: str = "acc_h_gamma") 
 
 
 def noise_table(scored: pd.DataFrame, n_f: int, named: str = "cada50") -> str:  # Markdown
-    "The changes of all arms, and that of the arm that knows names less that of each other one, if it is there."
+    "The changes of all arms, and that of the arm that knows names minus that of each other one, if it is there."
     lines = []
     for condition, changes in noise_changes(scored, n_f).items():
         others = [arm for arm in changes if arm != named and named in changes]
@@ -100,5 +100,5 @@ def noise_table(scored: pd.DataFrame, n_f: int, named: str = "cada50") -> str:  
         ends = [interval(d) if len(d) > 1 else (np.nan, np.nan) for d in differences]
         lines.append([condition[2:], *(format_ci(d.mean(), *e) for d, e in zip(differences, ends, strict=True))])
     columns = ["wrong labels", *(parse_arm(arm).label for arm in changes)]
-    columns += [f"{parse_arm(named).label} less {parse_arm(arm).label}" for arm in others]
+    columns += [f"{parse_arm(named).label} minus {parse_arm(arm).label}" for arm in others]
     return markdown_table(pd.DataFrame(lines, columns=columns))

@@ -28,7 +28,7 @@ def name_variant_rows(rows: str) -> list[dict]:  # empty if there are none
 
 
 def name_variant_table(scored: pd.DataFrame) -> str:  # Markdown
-    "The change by each choice, and names less permuted names under it; acc_h with γ, the largest n_f there is."
+    "The change by each choice, and names minus permuted names under it; acc_h with γ, the largest n_f there is."
     n_f, lines = scored["n_f"].max(), []
 
     def difference(a: str, b: str) -> str:
@@ -38,4 +38,4 @@ def name_variant_table(scored: pd.DataFrame) -> str:  # Markdown
     for name, other in zip(right, permuted, strict=True):
         changed = difference(name, right[0]) if name != right[0] else ""
         lines.append([varied_arm(name)[1], changed, difference(name, other)])
-    return markdown_table(pd.DataFrame(lines, columns=["choice", "change of cada50", "names less permuted names"]))
+    return markdown_table(pd.DataFrame(lines, columns=["choice", "change of cada50", "names minus permuted names"]))

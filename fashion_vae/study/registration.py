@@ -234,11 +234,11 @@ def left_out(settings: dict[str, SettingRows], best_head: str) -> str:  # Markdo
 # %% ../../nbs/study/17_registration.ipynb #e72723e2
 def claim_parts(
     claim: Claim,
-    differences: dict[int | str, np.ndarray],  # n_f -> a less b, any shape
+    differences: dict[int | str, np.ndarray],  # n_f -> a minus b, any shape
 ) -> dict[str, np.ndarray]:  # label -> difference; all above zero if the claim holds
     "The differences that a claim consists of."
     if claim.parts == "peak":
-        return {f"{high} less {low}": differences[high] - differences[low] for high in (10, 30) for low in (5, 50)}
+        return {f"{high} minus {low}": differences[high] - differences[low] for high in (10, 30) for low in (5, 50)}
     if claim.parts == "each" or len(differences) == 1:
         return {n_f_label(n_f): values for n_f, values in differences.items()}
     return {"mean over n_f": np.mean(list(differences.values()), axis=0)} if differences else {}

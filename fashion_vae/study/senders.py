@@ -101,6 +101,6 @@ def worth_table(
             gain = by_draw(paired_difference(table, arm.name, BASELINE))[n_f]
             line.append(format_difference(gain, split_overlap(rows[setting])) if arm.name != BASELINE else "")
         lines.append(line)
-    measures = ("acc_h", "acc", "acc_h less ERM")
+    measures = ("acc_h", "acc", "acc_h minus ERM")
     columns = [f"{measure}, {words}" for measure in measures for words in ("split by photographs", "by senders")]
     return markdown_table(pd.DataFrame(lines, columns=["method", *columns]))

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'WORKS', 'COLOURS', 'MISSING', 'WAITS', 'ADDED', 'SPENT', 'SHOWN', 'GOALS', 'CARD', 'PAIRED', 'GROWTH',
            'DECADES', 'WHOLE_RUN', 'SpeedReport', 'read_benchmarks', 'newest_parts', 'speedup', 'ratios_of',
-           'machine_names', 'plot_speedup', 'format_range', 'figure_speedup', 'format_ratios', 'format_seconds',
-           'format_peak', 'speed_table', 'added_share', 'beside_command', 'wait_table', 'roofline_fraction',
-           'roofline_line', 'roofline_table', 'goal_result', 'goals_table', 'table_2_uses', 'card_result', 'card_table',
-           'paired_lines', 'paired_table', 'growth_exponent', 'growth_of', 'growth_panels', 'machines_of',
-           'span_decades', 'figure_growth', 'figure_memory', 'memory_table', 'CostConfig', 'stage_hours',
-           'cost_estimate', 'million_text', 'read_faults', 'faults_table']
+           'processors', 'machine_names', 'plot_speedup', 'format_range', 'figure_speedup', 'format_ratios',
+           'format_seconds', 'format_peak', 'speed_table', 'added_share', 'beside_command', 'wait_table',
+           'roofline_fraction', 'roofline_line', 'roofline_table', 'goal_result', 'goal_value', 'goal_lines',
+           'goals_table', 'summary_text', 'table_2_uses', 'card_result', 'card_table', 'paired_lines', 'paired_table',
+           'growth_exponent', 'growth_of', 'growth_panels', 'machines_of', 'span_decades', 'figure_growth',
+           'figure_memory', 'memory_table', 'CostConfig', 'stage_hours', 'cost_estimate', 'million_text', 'read_faults',
+           'faults_table']
 
 # %% ../../nbs/study/15_speed.ipynb #0b04e7ae
 import json
@@ -85,7 +86,7 @@ WORKS = {  # part of make bench -> work, alternative
     "tune-small-one": ("fine-tuning, small ResNet, 28 px, one thread", "ImageFolder, one thread, float32"),
     "tune-50": ("fine-tuning, ResNet-50, 224 px", "ImageFolder, DataLoader, float32"),
     "tune-photographs": (
-        "fine-tuning on photographs, EfficientNet-Lite0, full repeats", "ImageFolder, one thread, float32",
+        "fine-tuning on photographs, EfficientNet-Lite0, rare images × 50", "ImageFolder, one thread, float32",
     ),
     "features": ("feature extraction, ResNet-50, 224 px", "ImageFolder, DataLoader, float32"),
 }  # fmt: skip
@@ -97,6 +98,13 @@ def ratios_of(measurements: list[dict], kind: str, name: str) -> list[float]:  #
     "How many times as fast ours was, on each machine and day."
     found = [m["parts"][name]["result"] for m in measurements if m["device"] == KINDS[kind] and name in m["parts"]]
     return [speedup(result)[0] for result in found]
+
+
+def processors(measurements: list[dict]) -> dict[str, dict]:  # machine -> part -> its newest measurement
+    "What each processor measured, without those of which only ratios are known."
+    names = dict.fromkeys(m["machine"] for m in measurements if m["device"] == KINDS["CPU"])
+    parts = {name: newest_parts([m for m in measurements if m["machine"] == name])["CPU"] for name in names}
+    return {name: found for name, found in parts.items() if found}
 
 
 def machine_names(measurements: list[dict]) -> str:
@@ -120,9 +128,9 @@ def plot_speedup(
     ax.annotate(format_range(ratios), (middle, y), (0, -6), textcoords="offset points", ha="center", va="top")
 
 
-def format_range(values: list[float]) -> str:  # e.g. 2.2 to 2.9
+def format_range(values: list[float], spec: str = ".1f") -> str:  # e.g. 2.2 to 2.9
     "One value, or the smallest and the largest."
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    low, high = format(min(values), spec), format(max(values), spec)
     return low if low == high else f"{low} to {high}"
 
 # %% ../../nbs/study/15_speed.ipynb #3d769669
@@ -163,9 +171,10 @@ def format_seconds(seconds: list[float]) -> str:
     return median if len(seconds) == 1 else f"{median} ({min(seconds):.3g} to {max(seconds):.3g})"
 
 
-def format_peak(result: dict | None) -> str:
+def format_peak(*results: dict | None) -> str:
     "The most memory that our side held in a round."
-    return f"{max(result['bytes']['ours']) / 2**30:.1f} GiB" if result and "bytes" in result else MISSING
+    held = [max(result["bytes"]["ours"]) for result in results if result and "bytes" in result]
+    return f"{max(held) / 2**30:.1f} GiB" if held else MISSING
 
 
 def speed_table(measurements: list[dict]) -> str:  # Markdown
@@ -178,14 +187,12 @@ def speed_table(measurements: list[dict]) -> str:  # Markdown
         lines.append([*label, ratios[0], seconds, format_peak(result), ratios[1]])
     columns = ["work", "compared with", "CPU", "our time", "our peak memory", "GPU"]
     parts = [part for m in measurements for part in m["parts"].values()]
-    revisions = sorted({part["revision"] for part in parts if "revision" in part})
     photographs = {p["result"]["data"] for p in parts if "data" in p["result"] and "photographs" in p["result"]["data"]}
     used = f" Photographs: {', '.join(sorted(photographs))}." * bool(photographs)
     return (
         f"{markdown_table(pd.DataFrame(lines, columns=columns), left=2)}\nTimes as fast: the range over machines and"
         " days, and in brackets how many were measured. Our time: the median of the newest measurement, its smallest"
-        f" and its largest round.{used} Measured: {machine_names(measurements)}. Code: {', '.join(revisions)}"
-        " (+: with changes).\n"
+        f" and its largest round.{used} Measured: {machine_names(measurements)}.\n"
     )
 
 # %% ../../nbs/study/15_speed.ipynb #246b05d6
@@ -204,28 +211,33 @@ def added_share(records: list[dict]) -> float:  # of all seconds of training
     return sum(r["seconds"] for r in records if r["arm"] in ADDED) / sum(r["seconds"] for r in records)
 
 
-def beside_command(result: dict | None, alternative: str, added: float) -> str:  # added: see `added_share`
+def beside_command(
+    results: list[dict],  # one a processor
+    alternative: str,
+    added: float,  # see `added_share`
+) -> str:
     "Our share of the alternative's time; of an import, also how much longer ours takes."
-    if not alternative:
-        return ""
-    if not result or "theirs" not in result["seconds"]:
-        return MISSING
-    ours, theirs = (np.median(result["seconds"][side]) for side in ("ours", "theirs"))
+    seconds = [r["seconds"] for r in results if "theirs" in r["seconds"]]
+    if not alternative or not seconds:
+        return MISSING if alternative else ""
+    ours, theirs = (np.array([np.median(s[side]) for s in seconds]) for side in ("ours", "theirs"))
     if alternative.startswith("import"):
-        more = f", {ours - theirs:+.2f} s"
+        more = f", {format_range(ours - theirs, '+.2f')} s"
     else:
-        more = f"; about {ours * (1 - added) / theirs:.2f} without the tuned oversampling, which that lacks"
-    return f"{ours / theirs:.2f} of the time of {alternative}{more}"
+        without = format_range(ours * (1 - added) / theirs, ".2f")
+        more = f"; about {without} without the tuned oversampling, which that lacks"
+    return f"{format_range(ours / theirs, '.2f')} of the time of {alternative}{more}"
 
 
-def wait_table(results: dict[str, dict], added: float) -> str:  # Markdown
-    "How long whole commands take on the processor that was measured last."
-    waits, lines = results["CPU"].get("commands", {}).get("result", {}), []
+def wait_table(measurements: list[dict], added: float) -> str:  # Markdown
+    "How long whole commands take, on each processor."
+    waits = {m: parts["commands"]["result"] for m, parts in processors(measurements).items() if "commands" in parts}
+    lines = []
     for name, (words, alternative) in WAITS.items():
-        result = waits.get(name)
-        seconds = format_seconds(result["seconds"]["ours"]) if result else MISSING
-        lines.append([words, seconds, beside_command(result, alternative, added), format_peak(result)])
-    return markdown_table(pd.DataFrame(lines, columns=["command", "time", "beside", "peak memory"]))
+        found = [result[name] for result in waits.values() if name in result]
+        times = [format_seconds(w[name]["seconds"]["ours"]) if name in w else MISSING for w in waits.values()]
+        lines.append([words, *times, beside_command(found, alternative, added), format_peak(*found)])
+    return markdown_table(pd.DataFrame(lines, columns=["command", *waits, "in comparison", "peak memory"]))
 
 # %% ../../nbs/study/15_speed.ipynb #ce6240b5
 def roofline_fraction(part: dict) -> dict[str, float]:  # by FLOPs, by bytes, and the larger of the two
@@ -248,16 +260,19 @@ def roofline_line(part: dict) -> list[str]:
     return [f"{part['threads']}", f"{step['images']}", f"{1000 * step['seconds']:.3g} ms", *percent]
 
 
-def roofline_table(results: dict[str, dict]) -> str:  # Markdown
-    "The roofline of every work that has one."
+def roofline_table(measurements: list[dict]) -> str:  # Markdown
+    "The roofline of every work that has one, on each machine."
+    card = newest_parts(measurements).get("GPU", {})
+    machines = processors(measurements) | {part["machine"]: card for part in card.values()}
     lines = []
-    for kind, parts in results.items():
-        for name, (work, other) in WORKS.items():
-            fills = kind == "CPU" or not work.endswith("ResNet-50, 224 px")  # its 64 images do not fill a card
-            if fills and "roofline" in parts.get(name, {}).get("result", {}):
-                lines.append([work, other, kind, *roofline_line(parts[name])])
-    columns = ["work", "measured beside", "", "threads", "images", "step", "by FLOPs", "by bytes", "fraction", *SPENT]
-    return markdown_table(pd.DataFrame(lines, columns=columns), left=3)
+    for name, (work, _) in WORKS.items():
+        for machine, parts in machines.items():
+            own = name != "vae-pythae"  # our side of it is that of vae-64
+            fills = parts is not card or not work.endswith("ResNet-50, 224 px")  # its 64 images do not fill a card
+            if own and fills and "roofline" in parts.get(name, {}).get("result", {}):
+                lines.append([work, machine, *roofline_line(parts[name])])
+    columns = ["work", "machine", "threads", "images", "step", "by FLOPs", "by bytes", "fraction", *SPENT]
+    return markdown_table(pd.DataFrame(lines, columns=columns), left=2)
 
 # %% ../../nbs/study/15_speed.ipynb #b1a7c0d3
 SHOWN = {  # kind of goal -> how its number is shown
@@ -270,34 +285,59 @@ GOALS = [  # what, goal, part of make bench, kind
     ("fine-tuning, small ResNet, one thread: fraction of the bound", 0.35, "tune-small-one", "share"),
     ("VAE, batch 64, one thread: fraction of the bound", 0.6, "vae-64-one", "share"),
     ("VAE, batch 128, one thread: fraction of the bound", 0.6, "vae-128-one", "share"),
-    ("fine-tuning on photographs, full repeats: times as fast", 2.5, "tune-photographs", "ratio"),
+    ("fine-tuning on photographs, rare images × 50: times as fast", 2.5, "tune-photographs", "ratio"),
 ]
 
 # %% ../../nbs/study/15_speed.ipynb #b1a7c0d9
-def goal_result(parts: dict[str, dict], name: str, kind: str) -> tuple[float | None, str]:  # measured, peak memory
-    "What the newest measurement says about a goal; None: it was not measured."
+def goal_result(parts: dict[str, dict], name: str, kind: str) -> dict | None:
+    "The measurement that a goal is about; None: there is none."
     result = parts.get(name, {}).get("result", {})
-    result = result.get(kind) if name == "commands" else result
+    return (result.get(kind) if name == "commands" else result) or None
+
+
+def goal_value(parts: dict[str, dict], name: str, kind: str) -> float | None:  # rounded, as it is shown
+    "What a processor measured; None: nothing."
+    result = goal_result(parts, name, kind)
     if not result or (kind in ("paper", "import") and "theirs" not in result["seconds"]):
-        return None, format_peak(result)
+        return None
     ours, theirs = (np.median(result["seconds"].get(side, [np.nan])) for side in ("ours", "theirs"))
     values = {"paper": ours / theirs, "notebook": ours, "import": ours - theirs, "ratio": theirs / ours}
-    if kind == "share":
-        return roofline_fraction(parts[name])["larger"], format_peak(result)
-    return float(values[kind]), format_peak(result)
+    return round(float(roofline_fraction(parts[name])["larger"] if kind == "share" else values[kind]), 2)
 
 
-def goals_table(results: dict[str, dict]) -> str:  # Markdown
-    "What was aimed at, and what the newest measurement of a processor says."
-    lines = []
+def goal_lines(measurements: list[dict]) -> list[list[str]]:  # what, goal, a value a processor, met, peak memory
+    "What was aimed at, and what the newest measurement of each processor says."
+    machines, lines = processors(measurements).values(), []
     for what, goal, name, kind in GOALS:
-        value, peak = goal_result(results["CPU"], name, kind)
-        lines.append([what, SHOWN[kind].format(goal), MISSING, MISSING, peak])
-        if value is not None:
-            value = round(value, 2)  # as it is shown
-            met = value >= goal if kind in ("share", "ratio") else value <= goal
-            lines[-1][2:4] = SHOWN[kind].format(value), "yes" if met else "no"
-    return markdown_table(pd.DataFrame(lines, columns=["what", "goal", "measured", "met", "peak memory"]))
+        values = [goal_value(parts, name, kind) for parts in machines]
+        met = [v >= goal if kind in ("share", "ratio") else v <= goal for v in values if v is not None]
+        words = MISSING if not met else "yes" if all(met) else f"on {sum(met)} of {len(met)}" if any(met) else "no"
+        shown = [MISSING if v is None else SHOWN[kind].format(v) for v in values]
+        peak = format_peak(*(goal_result(parts, name, kind) for parts in machines))
+        lines.append([what, SHOWN[kind].format(goal), *shown, words, peak])
+    return lines
+
+
+def goals_table(measurements: list[dict]) -> str:  # Markdown
+    "The goals as a table, with a column for each processor."
+    columns = ["what", "goal", *processors(measurements), "met", "peak memory"]
+    return markdown_table(pd.DataFrame(goal_lines(measurements), columns=columns))
+
+# %% ../../nbs/study/15_speed.ipynb #b1a7c0e2
+def summary_text(measurements: list[dict]) -> str:  # Markdown
+    "How fast the stages are beside their alternatives, how long whole commands take, and how many goals were met."
+    beside = {kind: [r for name in WORKS for r in ratios_of(measurements, kind, name)] for kind in KINDS}
+    text = f"On a processor, a stage is {format_range(beside['CPU'])} times as fast as the usual code"
+    text += f", and on one NVIDIA card {format_range(beside['GPU'])} times." if beside["GPU"] else "."
+    commands = [parts["commands"]["result"] for parts in processors(measurements).values() if "commands" in parts]
+    waited = {n: [np.median(c[n]["seconds"]["ours"]) for c in commands if n in c] for n in ("paper", "notebook")}
+    if all(waited.values()):
+        minutes = format_range([seconds / 60 for seconds in waited["paper"]], ".0f")
+        text += f" `make paper` takes {minutes} minutes, depending on the processor,"
+        text += f" and the notebook 03_classifier {format_range(waited['notebook'], '.0f')} seconds."
+    met = [line[-2] for line in goal_lines(measurements)]
+    some = sum(words.startswith("on ") for words in met)
+    return f"{text} Of {len(met)} goals, {met.count('yes')} were met on every processor, and {some} on some of them.\n"
 
 # %% ../../nbs/study/15_speed.ipynb #b1a7c0d6
 CARD = {  # part of make gpu -> what, goal

@@ -100,7 +100,7 @@ def figure_pairing(
     half = np.ptp(left.get_xlim()) / 2
     right.set(xlabel="difference (points)", xlim=(-half, half))
     figure.legend(loc="outside upper center", ncols=2)
-    caption = f"acc_h of two arms in each draw, {n_f_label(n_f)}, seeds averaged. Right: {both[0].label} less"
+    caption = f"acc_h of two arms in each draw, {n_f_label(n_f)}, seeds averaged. Right: {both[0].label} minus"
     return figure, f"{caption} {both[1].label} in the same draw, at the same scale."
 
 # %% ../../nbs/study/14_statistics.ipynb #d8de8a46
@@ -109,7 +109,7 @@ def t_statistic(
     overlap: float = 0.0,  # test images over training images if each draw is another split
     against: float = 0.0,  # points
 ) -> np.ndarray:  # (...); infinite where all draws agree
-    "The mean difference less `against`, in standard errors."
+    "The mean difference minus `against`, in standard errors."
     difference, error = means.mean(-1) - against, corrected_error(means, overlap)
     error = np.where(error < 1e-9, 0.0, error)  # but for rounding, the draws agree
     with np.errstate(divide="ignore", invalid="ignore"):

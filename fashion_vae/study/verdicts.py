@@ -186,7 +186,7 @@ def gain_table(settings: dict[str, SettingRows]) -> str:  # Markdown
             differences = claim_differences(replace(claim, a=arm), given, claim.measure)
             tests = [paired_tests(values, given.overlap) for values in differences.values()]
             lines.append([method, given.setting.words, *(format_ci(t.mean, *t.interval) for t in tests)])
-    columns = ["acc_h less that of oversampling", "data", *map(n_f_label, ALL_N_F)]
+    columns = ["acc_h minus that of oversampling", "data", *map(n_f_label, ALL_N_F)]
     return markdown_table(pd.DataFrame(lines, columns=columns), 2)
 
 # %% ../../nbs/study/21_verdicts.ipynb #8ccc971f
@@ -403,7 +403,7 @@ def sureness_text(results: dict[Key, ClaimResult], settings: dict[str, SettingRo
         text += f" With Holm's correction over {n_primary()} primary claims, {shown}{others}."
         chosen = [c for c in claims if not primary[name, c].claim.ending]
         tests = {c: mean_tests(primary[name, c].claim, "_acc", settings[name]) for c in chosen}
-        lost = [f"{' less '.join(PAIRS[c])} is {format_ci(t.mean, *t.interval)}, not shown to be equivalent"
+        lost = [f"{' minus '.join(PAIRS[c])} is {format_ci(t.mean, *t.interval)}, not shown to be equivalent"
                 for c, t in tests.items() if t.equivalence >= ALPHA]  # fmt: skip
         text += f" If validation accuracy chooses the classifiers, {'; '.join(lost)}." if lost else ""
     return f"- **How sure are the equivalences?**{text}\n" if text else ""

@@ -86,7 +86,7 @@ def doubling_gains(
     y: dict[str, Tensor],  # labels, (N,)
     rng: np.random.Generator,
 ) -> np.ndarray:  # (C,) in [0, 1]; NaN for a class with one training photograph
-    "Recall of each class less its recall after half of its training photographs are taken away."
+    "Recall of each class minus its recall after half of its training photographs are taken away."
     train, test = x["train"].double(), x["test"].double()
     inverse, means = inverse_covariance(train, y["train"]), class_means(train, y["train"])
     away = train - means[y["train"]]

@@ -674,7 +674,7 @@ def test_what_an_arm_loses_is_less_the_same_true_labels():
     assert len(lines) == 2 + 4
     assert [cell.split()[0] for cell in lines[2].split("|")[2:-1]] == ["-4.0", "-2.0", "-1.0", "+3.0", "+1.0"]
     assert "[" in lines[2] and "[" not in label_noise.noise_table(scored.query("draw == 0"), 10)  # one draw
-    assert " less " not in label_noise.noise_table(scored[~scored["arm"].str.startswith("cada50")], 10)
+    assert " minus " not in label_noise.noise_table(scored[~scored["arm"].str.startswith("cada50")], 10)
 
 
 def test_the_rows_of_wrong_labels_are_told_apart(tmp_path, photographs, quick, own_names, monkeypatch):

@@ -423,7 +423,7 @@ def test_the_gain_of_vae_sampling_is_compared_with_that_of_other_methods(setting
     "With made-up rows, re-training gains exactly what the effects of the two arms leave."
     table = gain_table(settings)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert lines[0] == ["acc_h less that of oversampling", "data", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
+    assert lines[0] == ["acc_h minus that of oversampling", "data", "n_f = 5", "n_f = 10", "n_f = 30", "n_f = 50"]
     every = claim_differences(replace(CLAIMS["C1"], n_f=(5, 10, 30, 50)), settings["F"], "acc_h")
     assert [float(cell.split()[0]) for cell in lines[2][2:]] == [round(v.mean(), 1) for v in every.values()]
     retrained = replace(CLAIMS["C1"], a="crt{k}", n_f=(5, 10, 30, 50))
@@ -475,7 +475,7 @@ def test_the_text_on_equivalences_corrects_them_and_repeats_them_by_accuracy(res
     values = claim_differences(replace(CLAIMS["C4"], ending="_acc"), lower["F"], "acc_h")
     mean = np.mean([v.mean() for v in values.values()])
     changed = sureness_text(given, lower)
-    assert f"VAE sampling less the retrained classifier is {mean:+.1f} [" in changed
+    assert f"VAE sampling minus the retrained classifier is {mean:+.1f} [" in changed
     assert changed.count("not shown to be equivalent") == 2  # C10 has γ, and no other choice
     given["P", "C5"] = replace(given["P", "C5"], verdict="equivalent", equivalence=0.04)
     text = sureness_text(given, settings)

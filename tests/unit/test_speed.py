@@ -24,6 +24,7 @@ from fashion_vae.study.speed import (
     read_faults,
     roofline_fraction,
     speed_table,
+    summary_text,
     wait_table,
 )
 
@@ -90,17 +91,28 @@ def test_a_card_has_its_own_column():
 
 
 def test_what_was_not_measured_is_said():
-    only = newest_parts([measured(timed([1.0], [2.0]))])
-    assert wait_table(only, 0.0).count("not measured") >= 2 * len(WAITS)
+    only = [measured(timed([1.0], [2.0]))]
+    assert wait_table(only, 0.0).count("not measured") >= len(WAITS)
     assert goals_table(only).count("not measured |") >= 2 * len(GOALS)
+    without = summary_text(only)
+    assert "card" not in without and "make paper" not in without
+    assert f"Of {len(GOALS)} goals, 0 were met on every processor, and 0 on some" in without
+    only = newest_parts(only)
     assert card_table(only).count("not measured |") == len(CARD) and "no card" in card_table(only)
 
 
 def test_arms_that_were_added_are_taken_off():
     part = CPU["commands"] | {"result": {"paper": {"seconds": {"ours": [80.0], "theirs": [100.0]}}}}
     runs = [{"arm": "os-tuned50", "seconds": 1.0}, {"arm": "plain", "seconds": 3.0}]
-    line = wait_table(newest_parts([measured(timed([1.0], [2.0]), commands=part)]), added_share(runs)).splitlines()[2]
+    fast = measured(timed([1.0], [2.0]), commands=part)
+    line = wait_table([fast], added_share(runs)).splitlines()[2]
     assert "0.80 of the time of the earlier version; about 0.60 without" in line
+    part = part | {"result": {"paper": {"seconds": {"ours": [120.0], "theirs": [100.0]}}}}
+    slow = measured(timed([1.0], [2.0]), machine="another", commands=part)
+    rows = wait_table([fast, slow, measured(timed([1.0], [2.0]), machine="a third")], added_share(runs)).splitlines()
+    assert [cell.strip() for cell in rows[0].split("|")[2:4]] == ["a machine", "another"]
+    assert [cell.strip() for cell in rows[2].split("|")[2:4]] == ["80 s", "120 s"]
+    assert "0.80 to 1.20 of the time of the earlier version; about 0.60 to 0.90 without" in rows[2]
 
 
 def test_goals_are_read_from_what_was_measured():
@@ -108,12 +120,16 @@ def test_goals_are_read_from_what_was_measured():
     commands["import"] = {"seconds": {"ours": [2.0, 1.5, 1.6], "theirs": [1.0, 1.1, 1.2]}}
     part = CPU["commands"] | {"result": commands}
     shares = {name: timed([1.0], [2.5]) for name in ("vae-64-one", "tune-photographs")}
-    table = goals_table(newest_parts([measured(timed([1.0], [2.0]), commands=part, **shares)]))
-    rows = [line.split("|") for line in table.splitlines()[2:]]
+    first = measured(timed([1.0], [2.0]), commands=part, **shares)
+    rows = [line.split("|") for line in goals_table([first]).splitlines()[2:]]
     found = [(row[3].strip(), row[4].strip()) for row in rows]
     share = f"{roofline_fraction(shares['vae-64-one'])['larger']:.0%}"
     assert found[0] == ("0.60 of its time", "yes") and found[2] == ("0.50 s", "yes")
     assert found[4] == (share, "no") and found[6] == ("2.50", "yes")
+    second = measured(timed([1.0], [2.0]), machine="another", **{"tune-photographs": timed([1.0], [2.0])})
+    goals = GOALS[6][0], "2.50", "2.50", "2.00", "on 1 of 2", "1.0 GiB"
+    assert tuple(line_of(goals_table([first, second]), GOALS[6][0])) == goals
+    assert "Of 7 goals, 2 were met on every processor, and 1 on some" in summary_text([first, second])
 
 
 def test_a_card_is_reported():

@@ -43,8 +43,9 @@ BLOCKS = {  # text -> its blocks; listed here, because a text without its marks 
     "README.md": ["evidence/summary", "evidence/answer", "names/section_5"],
     "docs/reliability.md": ["speed/faults"],
     "docs/speed.md": [
-        *("speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/roofline", "speed/card"),
-        *("speed/precision", "speed/network", "speed/growth", "speed/growth_memory", "speed/memory", "speed/million"),
+        *("speed/summary", "speed/ratios", "speed/speed", "speed/waits", "speed/goals", "speed/card"),
+        *("speed/roofline", "speed/precision", "speed/network", "speed/growth", "speed/growth_memory"),
+        *("speed/memory", "speed/million"),
     ],
     "figures/README.md": ["fashion-mnist-lt/table2"],
     "figures/claims.md": [
