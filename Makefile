@@ -84,7 +84,7 @@ soak: .venv/installed
 	pytest -q --soak tests/reliability tests/workflow
 	papermill --no-progress-bar nbs/study/15_speed.ipynb runs/15_speed.ipynb -r out runs/report > /dev/null
 
-# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: an hour and a half
+# Each stage beside the usual alternatives, on this machine, which should have nothing else to do: up to two hours
 bench: .venv/installed
 	pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.txt
 	pytest -q tests/unit/test_bench.py -k "their_vae or library"

@@ -346,7 +346,7 @@ CARD = {  # part of make gpu -> what, goal
     "throughput": ("fine-tuning, ResNet-50, 224 px, bfloat16, augmentation on the card", "2,700 images/s (H200)"),
     "vaes": ("VAEs of 100 epochs an hour, by number of processes", ""),
     "growth": ("peak memory with 100,000 images: VAE, features, classifiers", ""),
-    "ddp": ("loss of two processes that train together on one card, and of one", "alike"),
+    "ddp": ("loss of two processes that train together on one card, and of one", "about equal"),
 }
 
 
@@ -367,7 +367,7 @@ def card_result(name: str, result) -> str:
         case "throughput":
             rate, minutes = result["images_per_second"], table_2_uses() / result["images_per_second"] / 60
             memory = f"{result['bytes'] / 2**30:.1f} GiB"
-            return f"{rate:,.0f} images/s, {memory}; at this rate the paper's Table 2 needs {minutes:.0f} minutes of it"
+            return f"{rate:,.0f} images/s, {memory}; that of the paper's Table 2 would take {minutes:.0f} minutes"
         case "vaes":
             return "; ".join(f"{line['processes']}: {line['vaes_per_hour']:,.0f}" for line in result)
         case "growth":
