@@ -367,7 +367,8 @@ def card_result(name: str, result) -> str:
         case "throughput":
             rate, minutes = result["images_per_second"], table_2_uses() / result["images_per_second"] / 60
             memory = f"{result['bytes'] / 2**30:.1f} GiB"
-            return f"{rate:,.0f} images/s, {memory}; that of the paper's Table 2 would take {minutes:.0f} minutes"
+            table_2 = f"fine-tuning for the paper's Table 2 would take {minutes:.0f} minutes"
+            return f"{rate:,.0f} images/s, {memory}; {table_2}"
         case "vaes":
             return "; ".join(f"{line['processes']}: {line['vaes_per_hour']:,.0f}" for line in result)
         case "growth":
