@@ -94,9 +94,8 @@ WHAT = {
 
 
 def warm_up() -> None:
-    "The first optimiser imports more of PyTorch, and a card starts at its first tensor: neither grows with a size."
-    weight = torch.zeros(1, device=DEVICE, requires_grad=True)
-    torch.optim.Adam([weight])
+    "The first optimiser imports more of PyTorch, which does not grow with a size."
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from ..lib.plots import WIDTH
 from ..lib.report import format_ci, markdown_table
 from ..lib.rows import read_lines
 from ..results import read_rows
+
+# %% ../../nbs/study/24_names.ipynb #021a0146
 from fashion_vae.study.registration import (
     MEASURES,
     Claim,
@@ -302,7 +304,7 @@ def draw_lines(ax, parts: list[dict[int, np.ndarray]], arms: list[str], overlap:
         ax.errorbar(np.arange(len(tests)) + shift, means, np.abs(ends - means), **look)
     ax.set_xticks(range(len(parts[0])), [*parts[0]])
 
-
+# %% ../../nbs/study/24_names.ipynb #24line04
 def figure_by_n_f(settings: dict[str, SettingRows]):  # matplotlib Figure, caption
     "Methods and differences of the primary claims against n_f; a column of panels for each primary setting."
     shown = [given for given in settings.values() if given.setting.primary]

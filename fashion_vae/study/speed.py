@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'WORKS', 'COLOURS', 'MISSING', 'WAITS', 'ADDED', 'SPENT', 'SHOWN', 'GOALS', 'CARD', 'PAIRED', 'GROWTH',
            'DECADES', 'WHOLE_RUN', 'SpeedReport', 'read_benchmarks', 'newest_parts', 'speedup', 'ratios_of',
            'processors', 'machine_names', 'plot_speedup', 'format_range', 'figure_speedup', 'format_ratios',
-           'format_seconds', 'format_peak', 'speed_table', 'added_share', 'beside_command', 'wait_table',
+           'format_seconds', 'format_peak', 'speed_table', 'added_share', 'beside_command', 'waits_of', 'wait_table',
            'roofline_fraction', 'roofline_line', 'roofline_table', 'goal_result', 'goal_value', 'goal_lines',
            'goals_table', 'summary_text', 'table_2_uses', 'card_result', 'card_table', 'paired_lines', 'paired_table',
            'growth_exponent', 'growth_of', 'growth_panels', 'machines_of', 'span_decades', 'figure_growth',
@@ -210,7 +210,7 @@ def added_share(records: list[dict]) -> float:  # of all seconds of training
     "How much of the training in make paper goes into the arms that were added."
     return sum(r["seconds"] for r in records if r["arm"] in ADDED) / sum(r["seconds"] for r in records)
 
-
+# %% ../../nbs/study/15_speed.ipynb #246b05d7
 def beside_command(
     results: list[dict],  # one a processor
     alternative: str,
@@ -229,10 +229,14 @@ def beside_command(
     return f"{format_range(ours / theirs, '.2f')} of the time of {alternative}{more}"
 
 
+def waits_of(measurements: list[dict]) -> dict[str, dict]:  # machine -> command -> its seconds and bytes
+    "Whole commands on each processor that measured them."
+    return {m: parts["commands"]["result"] for m, parts in processors(measurements).items() if "commands" in parts}
+
+
 def wait_table(measurements: list[dict], added: float) -> str:  # Markdown
     "How long whole commands take, on each processor."
-    waits = {m: parts["commands"]["result"] for m, parts in processors(measurements).items() if "commands" in parts}
-    lines = []
+    waits, lines = waits_of(measurements), []
     for name, (words, alternative) in WAITS.items():
         found = [result[name] for result in waits.values() if name in result]
         times = [format_seconds(w[name]["seconds"]["ours"]) if name in w else MISSING for w in waits.values()]
@@ -329,15 +333,16 @@ def summary_text(measurements: list[dict]) -> str:  # Markdown
     beside = {kind: [r for name in WORKS for r in ratios_of(measurements, kind, name)] for kind in KINDS}
     text = f"On a processor, a stage is {format_range(beside['CPU'])} times as fast as the usual code"
     text += f", and on one NVIDIA card {format_range(beside['GPU'])} times." if beside["GPU"] else "."
-    commands = [parts["commands"]["result"] for parts in processors(measurements).values() if "commands" in parts]
-    waited = {n: [np.median(c[n]["seconds"]["ours"]) for c in commands if n in c] for n in ("paper", "notebook")}
+    waits = waits_of(measurements).values()
+    waited = {n: [np.median(w[n]["seconds"]["ours"]) for w in waits if n in w] for n in ("paper", "notebook")}
     if all(waited.values()):
         minutes = format_range([seconds / 60 for seconds in waited["paper"]], ".0f")
         text += f" `make paper` takes {minutes} minutes, depending on the processor,"
         text += f" and the notebook 03_classifier {format_range(waited['notebook'], '.0f')} seconds."
     met = [line[-2] for line in goal_lines(measurements)]
     some = sum(words.startswith("on ") for words in met)
-    return f"{text} Of {len(met)} goals, {met.count('yes')} were met on every processor, and {some} on some of them.\n"
+    text += f" Of {len(met)} goals, {met.count('yes')} were met on every processor that was measured,"
+    return f"{text} and {some} on some of the processors only.\n"
 
 # %% ../../nbs/study/15_speed.ipynb #b1a7c0d6
 CARD = {  # part of make gpu -> what, goal
